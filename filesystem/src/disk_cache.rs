@@ -12,11 +12,10 @@
 //! Nothing waits for the cache's disk but a read from it: what is to be taken in waits in memory, within a bound, and is
 //! dropped beyond it. A disk that takes nothing ends the taking in with one line in the log, and nothing else.
 //!
-//! Beside the blocks lies the newest root that was seen, so that a mount can start from here where no node answers.
+//! Beside the blocks lies the newest root that was seen of each volume, so that a mount can start from here where no node answers.
 //!
 //! Not here: what goes when there is no room (`s3_fifo.rs`); which store it stands before (`store.rs`).
 
-mod blocks;
 mod contents;
 mod entry;
 mod offline;
@@ -30,21 +29,19 @@ use std::collections::{HashSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use dht::Address;
-use dht::block_store::{Record, RegisterAddress};
 use reactor::JoinHandle;
 use reactor::cell::RefCell;
 use reactor::fs::{self, File, OpenOptions};
 use reactor::sync::{Mutex, Signal};
 
-use crate::silence::Silence;
-pub use blocks::CachedBlocks;
 use contents::{Contents, Entry};
 use entry::Extent;
+pub use offline::KeptRoot;
 pub use pins::{Noted, PinFailure, PinningStore, pinned_bytes_about, pins_bytes_max};
 use s3_fifo::{Queue, Step};
 pub use store::CachedStore;
@@ -109,11 +106,10 @@ pub struct DiskCache {
     hits: Cell<u64>,
     misses: Cell<u64>,
     pins_lost: Cell<u64>,
-    newest: RefCell<Option<(RegisterAddress, Record)>>,
-    saved_version: Cell<u64>,
-    silence: RefCell<Silence>,
-    /// How long this machine had slept when the silence was told.
-    slept_before: Cell<Duration>,
+    /// Of the volumes that are open.
+    roots: RefCell<Vec<Weak<KeptRoot>>>,
+    /// The nodes serve this user no more.
+    is_removed: Cell<bool>,
     writer: RefCell<Option<JoinHandle<()>>>,
 }
 
@@ -152,10 +148,8 @@ impl DiskCache {
             hits: Cell::new(0),
             misses: Cell::new(0),
             pins_lost: Cell::new(0),
-            newest: RefCell::new(None),
-            saved_version: Cell::new(0),
-            silence: RefCell::default(),
-            slept_before: Cell::default(),
+            roots: RefCell::default(),
+            is_removed: Cell::new(false),
             writer: RefCell::new(None),
         });
         if let Err(error) = cache.look() {
@@ -166,7 +160,7 @@ impl DiskCache {
         cache
     }
 
-    /// Takes in what waits, as far as a stated time allows, keeps the newest root, and lets another process have the lock.
+    /// Takes in what waits, as far as a stated time allows, keeps the newest roots, and lets another process have the lock.
     ///
     /// # Suspends
     ///
@@ -180,7 +174,7 @@ impl DiskCache {
         if let Some(writer) = self.writer.take() {
             writer.terminate();
         }
-        self.keep_root(0);
+        self.keep_roots();
         self.is_off.set(true);
         drop(self.lock.take());
     }

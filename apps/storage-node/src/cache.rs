@@ -14,11 +14,12 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dht::block_store::Record;
-use dht::{BlockStore, HeaderHash, RegisterAddress};
+use dht::{BlockStore, Client, RegisterAddress};
 use filesystem::Volume;
 use filesystem::access::VolumeKeys;
-use filesystem::disk_cache::{CachedBlocks, CachedStore, DiskCache, Figures, PinningStore, SIZE_BYTES_MIN};
+use filesystem::disk_cache::{CachedStore, DiskCache, Figures, KeptRoot, PinningStore, SIZE_BYTES_MIN};
 use filesystem::volume::{OpenError, Options};
+use overlay::Node;
 use reactor::JoinHandle;
 use reactor::cell::RefCell;
 use reactor::crypto::derive::derive;
@@ -195,7 +196,7 @@ impl Plan {
             .and_then(Path::file_name)
             .map_or("command".into(), |name| name.to_string_lossy());
         let disk = DiskCache::open(&self.directory, &name, *key, self.bound_bytes);
-        let drive = Drive { disk: disk.clone(), volume: RefCell::new(Weak::new()) };
+        let drive = Drive { root: RefCell::new(None), volume: RefCell::new(Weak::new()) };
         let drive = Rc::new(drive);
         let (telling, watched, client) = (disk.clone(), drive.clone(), self.client.clone());
         let teller = client.map(|client| {
@@ -248,13 +249,14 @@ fn tell(client: &Path, figures: Figures, offline: Option<Offline>) {
 
 /// The drive whose cache it is, once it is open.
 struct Drive {
-    disk: Rc<DiskCache>,
+    root: RefCell<Option<Rc<KeptRoot>>>,
     volume: RefCell<Weak<Volume>>,
 }
 
 impl Drive {
     fn offline(&self) -> Option<Offline> {
-        let for_s = self.disk.offline_for()?.as_secs();
+        let root = self.root.borrow().clone()?;
+        let for_s = root.offline_for()?.as_secs();
         // Before it is open nobody knows what waits.
         let volume = self.volume.borrow().upgrade()?;
         Some(Offline::new(for_s, volume.pending(), now_s()))
@@ -283,21 +285,28 @@ impl Cache {
         &self.disk
     }
 
-    /// Puts it before a store; where no quorum answers, a volume may be opened by `start`.
+    /// Begins to keep the newest root of a volume, the drive or a space in it, which people know as `what`.
+    pub(crate) fn root(&self, register: &RegisterAddress, what: impl Into<String>) -> Rc<KeptRoot> {
+        self.disk.root(register, what)
+    }
+
+    /// Puts it before the drive's store; where no quorum answers, the drive may be opened by `start`.
     pub(crate) fn before(
         &self,
         store: Rc<dyn BlockStore>,
+        root: Rc<KeptRoot>,
         start: Option<Record>,
         keys: &VolumeKeys,
     ) -> Rc<dyn BlockStore> {
-        let store = Rc::new(CachedStore::new(store, self.disk.clone(), start));
+        *self.drive.root.borrow_mut() = Some(root.clone());
+        let store = Rc::new(CachedStore::new(store, root, start));
         *self.opened.borrow_mut() = Some((store.clone(), keys.clone()));
         store
     }
 
-    /// Puts it before a store of blocks of whose register it keeps nothing: a space's.
-    pub(crate) fn before_blocks(&self, store: Rc<dyn BlockStore>) -> Rc<dyn BlockStore> {
-        Rc::new(CachedBlocks::new(store, self.disk.clone()))
+    /// For how long no quorum of the drive's nodes has answered, if it is offline.
+    pub(crate) fn offline_for(&self) -> Option<Duration> {
+        self.drive.root.borrow().as_ref()?.offline_for()
     }
 
     /// Opens the drive once more, for reading, with no memory: what is read of it is pinned.
@@ -323,20 +332,36 @@ impl Cache {
         names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("root-"))
     }
 
-    /// The root that a drive may be opened by without the nodes: the newest that this machine has `seen`, and no older one.
+    /// The root that a volume may be opened by without the nodes: the newest that this machine has seen, and no older one. Where an older
+    /// state is accepted, what was kept is forgotten.
+    ///
+    /// # Errors
+    /// `Failure::Internal` if the register is not open in `client`.
     ///
     /// # Suspends
     /// While it is read.
     pub(crate) fn start(
         &self,
-        register: &RegisterAddress,
-        seen: Option<(u64, HeaderHash)>,
-    ) -> Option<Record> {
-        let kept = self.disk.kept_root(register)?;
-        let is_newest = seen.is_none_or(|(version, header_hash)| {
+        client: &Client<Rc<Node>>,
+        root: &KeptRoot,
+        accept_rollback: bool,
+    ) -> Result<Option<Record>, Failure> {
+        let register = root.register();
+        if accept_rollback {
+            self.disk.forget_roots(register);
+        }
+        let Some(kept) = root.kept() else { return Ok(None) };
+        let is_newest = client.seen(register).is_none_or(|(version, header_hash)| {
             kept.version > version || (kept.version == version && kept.header_hash == header_hash)
         });
-        is_newest.then_some(kept)
+        if !is_newest {
+            return Ok(None);
+        }
+        // It was seen, whether or not there was time to write that down: nothing older may be taken for the newest.
+        client
+            .expect_at_least(register, kept.version, kept.header_hash)
+            .map_err(|error| Failure::Internal(error.to_string()))?;
+        Ok(Some(kept))
     }
 
     /// Has `status` say what of `volume` waits while it is offline.

@@ -97,7 +97,7 @@ impl Place<'_> {
     /// nodes, should this be killed.
     fn keep_root(&self) {
         if let Some(cache) = self.cache {
-            cache.disk().keep_root(0);
+            cache.disk().keep_roots();
         }
     }
 }

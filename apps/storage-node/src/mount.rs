@@ -79,7 +79,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 is_removed: removed.is_err(),
             })?;
             if let Some(others) = &others
-                && cache.as_ref().is_none_or(|cache| cache.disk().offline_for().is_none())
+                && cache.as_ref().is_none_or(|cache| cache.offline_for().is_none())
             {
                 client.put_in_what_is_left(others);
             }

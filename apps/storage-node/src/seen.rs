@@ -22,7 +22,7 @@ use std::time::Duration;
 use dht::block::configuration::Configuration;
 use dht::block::signed::Signed;
 use dht::{Client, HeaderHash, RegisterAddress};
-use filesystem::DiskCache;
+use filesystem::disk_cache::KeptRoot;
 use overlay::Node;
 use reactor::JoinHandle;
 use serde::de::Error as _;
@@ -133,7 +133,7 @@ pub(crate) struct Keeper {
     /// An older state was accepted: the first mark replaces a higher one.
     replaces: Cell<bool>,
     /// Where the state itself is kept that the mark speaks of.
-    roots: Option<Rc<DiskCache>>,
+    root: Option<Rc<KeptRoot>>,
 }
 
 impl Seen {
@@ -146,7 +146,7 @@ impl Seen {
         register: RegisterAddress,
         directory: &Path,
         accept_rollback: bool,
-        roots: Option<Rc<DiskCache>>,
+        root: Option<Rc<KeptRoot>>,
     ) -> Result<Seen, Failure> {
         if let Some(mark) = load(directory)?.of(&register)
             && !accept_rollback
@@ -162,7 +162,7 @@ impl Seen {
             saved_version: Cell::new(0),
             saved_epoch: Cell::new(0),
             replaces: Cell::new(accept_rollback),
-            roots,
+            root,
         });
         let saving = keeper.clone();
         let saver = reactor::spawn(move || {
@@ -170,7 +170,7 @@ impl Seen {
                 reactor::sleep(SAVE_INTERVAL);
                 if let Some((mark, replaces)) = saving.news() {
                     // First what a start without the nodes needs: with a mark that is ahead of it there would be none.
-                    if saving.roots.as_ref().is_some_and(|roots| !roots.keep_root(mark.version)) {
+                    if saving.root.as_ref().is_some_and(|root| !root.keep(mark.version)) {
                         continue;
                     }
                     let directory = saving.directory.clone();

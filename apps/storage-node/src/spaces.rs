@@ -18,10 +18,11 @@ use std::time::Duration;
 
 use dht::block::configuration::Membership;
 use dht::block::mutable::{Genesis, Signed};
-use dht::block_store::Reach;
-use dht::{BlockStore, RegisterAddress};
+use dht::block_store::{Reach, Record};
+use dht::{BlockStore, ReadError, RegisterAddress};
 use filesystem::access::list::{Access, Found};
 use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
+use filesystem::disk_cache::CachedStore;
 use filesystem::format::{printable, printable_path};
 use filesystem::spaces::SpaceOpener;
 use filesystem::volume::{Cause, Pending, Volume};
@@ -44,7 +45,7 @@ use crate::roll::Roll;
 use crate::seen::{self, Seen};
 use crate::volume::{Keep, Opening, Watched};
 use crate::waits;
-use refusal::{Refused, not_its_name, not_of_that_name, not_opened, not_read};
+use refusal::{Refused, away, not_its_name, not_of_that_name, not_opened, not_read};
 pub(crate) use waiting::{left_in, put_in_what_is_left};
 
 /// What a space's volume keeps in memory of what it read, and as much of what is not stored yet.
@@ -188,17 +189,21 @@ impl Spaces {
         let membership = membership(genesis, self.seen_directory.as_deref()).map_err(damaged)?;
         let register =
             store.open_register(membership).map_err(|error| Refused::new(Errno::EIO, error.to_string()))?;
-        let recall =
-            |directory: &PathBuf| Seen::recall(&store, register, directory, self.accept_rollback, None);
+        let kept =
+            self.cache.as_ref().map(|cache| cache.root(&register, format!("the space {}", printable(name))));
+        let recall = |directory: &PathBuf| {
+            Seen::recall(&store, register, directory, self.accept_rollback, kept.clone())
+        };
         let seen = self.seen_directory.as_ref().map(recall).transpose().map_err(damaged)?;
-        // Whoever lists the drive without a node at hand is not to wait for each space in it.
-        let away = || Refused::new(Errno::EHOSTUNREACH, "the nodes that keep it do not answer");
-        if store.reach(&register) == Reach::Nobody {
-            return Err(away());
-        }
-        let read = reactor::timeout(READ_LIMIT, || store.read(&register));
-        let record = read.map_err(|_| away())?.map_err(not_read)?;
-        let record = record.ok_or_else(|| Refused::new(Errno::EIO, "the nodes have nothing of it"))?;
+        let start = match (&self.cache, &kept) {
+            (Some(cache), Some(root)) => cache.start(&store, root, self.accept_rollback).map_err(damaged)?,
+            _ => None,
+        };
+        // What a command says, it says of the nodes.
+        let start = start.filter(|_| self.keep != Keep::Nothing);
+        let read = self.read_root(&store, &register, start.is_some())?;
+        let is_offline = read.is_none();
+        let record = read.or_else(|| start.clone()).ok_or_else(away)?;
         let secret = self.user.identity.sealing_key();
         let root = open_root(&record.payload, record.version, &secret).map_err(|error| match error {
             // Any writer can say so: it is no word of the owner's.
@@ -208,16 +213,19 @@ impl Spaces {
         self.look_at_list(link, name, &root)?;
         let writers = store.writers(&register).map_err(not_read)?;
         let own = self.user.identity.public_key();
-        let may_write = self.user.passport.rights().write && (own == link.owner() || writers.contains(&own));
+        let by_list = match root.charter.access_list(&link.owner(), &register) {
+            Found::List(list) => list.access_by(&secret.public()),
+            Found::Nothing | Found::Forged => Access::None,
+        };
+        // The nodes know who may write; without them the list does that was seen last.
+        let is_writer =
+            own == link.owner() || writers.contains(&own) || (is_offline && by_list == Access::Write);
+        let may_write = self.user.passport.rights().write && is_writer;
         let directory = self.take_directory(link, name).map_err(damaged)?;
         let waits = !may_write && directory.has_journal();
         // Who may only read by the owner's list is a writer as soon as that says so, without a mount anew: until then the volume
         // refuses by it.
-        let reads_by_list = match root.charter.access_list(&link.owner(), &register) {
-            Found::List(list) => list.access_by(&secret.public()) == Access::Read,
-            Found::Nothing | Found::Forged => false,
-        };
-        let may_become_writer = self.user.passport.rights().write && reads_by_list && !waits;
+        let may_become_writer = self.user.passport.rights().write && by_list == Access::Read && !waits;
         if waits {
             waits::note(directory.path(), Some(Cause::ReadsOnly));
             let place = directory.path().display().to_string();
@@ -243,8 +251,11 @@ impl Spaces {
         options.list_of = Some(link.owner());
         (options.cache_bytes, options.dirty_bytes_max) = (MEMORY_BYTES, MEMORY_BYTES);
         let keys = VolumeKeys { register, secret, readers: Vec::new() };
-        let blocks: Rc<dyn BlockStore> = Rc::new(store);
-        let blocks = self.cache.as_ref().map_or(blocks.clone(), |cache| cache.before_blocks(blocks));
+        let blocks: Rc<dyn BlockStore> = match (kept, start.filter(|_| is_offline)) {
+            (None, _) => Rc::new(store),
+            (Some(root), None) => Rc::new(CachedStore::new(Rc::new(store), root, None)),
+            (Some(root), Some(start)) => Rc::new(CachedStore::without_nodes(Rc::new(store), root, start)),
+        };
         let volume = Volume::open(blocks, keys, options).map_err(|error| match error {
             OpenError::Read(error) => not_read(error),
             OpenError::Root(error) => not_opened(error),
@@ -270,6 +281,27 @@ impl Spaces {
             volume.give_up();
         }
         Ok(volume)
+    }
+
+    /// What the nodes have of its root; `None` where no quorum of them answers and it `may_do_without`.
+    fn read_root(
+        &self,
+        store: &dht::Client<Rc<Node>>,
+        register: &RegisterAddress,
+        may_do_without: bool,
+    ) -> Result<Option<Record>, Refused> {
+        // Whoever lists the drive without a node at hand is not to wait for each space in it.
+        let read = match store.reach(register) {
+            Reach::Nobody => return if may_do_without { Ok(None) } else { Err(away()) },
+            _ => reactor::timeout(READ_LIMIT, || store.read(register)),
+        };
+        match read {
+            Err(_) | Ok(Err(ReadError::NoQuorum { .. })) if may_do_without => Ok(None),
+            Err(_) => Err(away()),
+            Ok(Err(error)) => Err(not_read(error)),
+            Ok(Ok(Some(record))) => Ok(Some(record)),
+            Ok(Ok(None)) => Err(Refused::new(Errno::EIO, "the nodes have nothing of it")),
+        }
     }
 
     /// Looks whether it is the space that its owner put there, and says who reads it beside those whom he let in.
@@ -422,7 +454,9 @@ pub(crate) fn open_own(
     };
     let membership = membership(genesis, opening.seen_directory)?;
     let register = store.open_register(membership).map_err(|error| failed(error.to_string()))?;
-    let recall = |directory| Seen::recall(store, register, directory, opening.accept_rollback, None);
+    let kept =
+        opening.cache.map(|cache| cache.root(&register, format!("the space {}", printable_path(path))));
+    let recall = |directory| Seen::recall(store, register, directory, opening.accept_rollback, kept.clone());
     let seen = opening.seen_directory.map(recall).transpose()?;
     if store.read(&register).map_err(|error| failed(error.to_string()))?.is_none() {
         return Ok(None);
@@ -430,8 +464,10 @@ pub(crate) fn open_own(
     let mut options = opening.options(user, true);
     (options.cache_bytes, options.dirty_bytes_max) = (MEMORY_BYTES, MEMORY_BYTES);
     let keys = VolumeKeys { register, secret: user.identity.sealing_key(), readers: Vec::new() };
-    let blocks: Rc<dyn BlockStore> = Rc::new(store.clone());
-    let blocks = opening.cache.map_or(blocks.clone(), |cache| cache.before_blocks(blocks));
+    let blocks: Rc<dyn BlockStore> = match kept {
+        Some(root) => Rc::new(CachedStore::new(Rc::new(store.clone()), root, None)),
+        None => Rc::new(store.clone()),
+    };
     let volume = Volume::open(blocks, keys, options).map_err(|error| failed(error.to_string()))?;
     if let Some(Err(failure)) = seen.as_ref().map(Seen::remember_keepers) {
         let _ = volume.close();

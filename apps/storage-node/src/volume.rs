@@ -303,24 +303,14 @@ pub(crate) fn open(
     }
     let keepers = keepers(network, opening.seen_directory)?;
     let keys = keys(client, &keepers, user)?;
-    let recall = |directory| {
-        let roots = opening.cache.map(|cache| cache.disk().clone());
-        Seen::recall(client, keys.register, directory, opening.accept_rollback, roots)
-    };
+    let root = opening.cache.map(|cache| cache.root(&keys.register, "the drive"));
+    let recall =
+        |directory| Seen::recall(client, keys.register, directory, opening.accept_rollback, root.clone());
     let seen = opening.seen_directory.map(recall).transpose()?;
-    let store: Rc<dyn BlockStore> = match opening.cache {
-        Some(cache) => {
-            if opening.accept_rollback {
-                cache.disk().forget_roots();
-            }
-            let start = cache.start(&keys.register, client.seen(&keys.register));
-            if let Some(kept) = &start {
-                // It was seen, whether or not there was time to write that down: nothing older may be taken for the newest.
-                client
-                    .expect_at_least(&keys.register, kept.version, kept.header_hash)
-                    .map_err(|error| Failure::Internal(error.to_string()))?;
-            }
-            cache.before(Rc::new(client.clone()), start, &keys)
+    let store: Rc<dyn BlockStore> = match opening.cache.zip(root) {
+        Some((cache, root)) => {
+            let start = cache.start(client, &root, opening.accept_rollback)?;
+            cache.before(Rc::new(client.clone()), root, start, &keys)
         }
         None => Rc::new(client.clone()),
     };

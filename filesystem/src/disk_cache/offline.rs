@@ -1,20 +1,99 @@
-//! What a drive needs where no node answers: the newest root, kept; and whether any node does.
+//! What a volume needs where no node answers: its newest root, kept; and whether those that keep it answer. Each volume that is
+//! opened through a cache has its own, the drive and each space in it: their roots lie with other nodes.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dht::block_store::{Outage, Record, RegisterAddress};
+use reactor::cell::RefCell;
 
 use super::{DiskCache, roots};
-use crate::silence::RESTART_MAX;
+use crate::silence::{RESTART_MAX, Silence};
+
+/// The newest root of one volume that this machine has seen, and the silence of the nodes that keep it.
+pub struct KeptRoot {
+    cache: Rc<DiskCache>,
+    register: RegisterAddress,
+    /// "the drive", or which space, for the log.
+    what: String,
+    newest: RefCell<Option<Record>>,
+    saved_version: Cell<u64>,
+    silence: RefCell<Silence>,
+    /// How long this machine had slept when the silence was told.
+    slept_before: Cell<Duration>,
+}
 
 impl DiskCache {
-    /// Returns the newest root of `register` that any client of this cache has kept.
+    /// Begins to keep the newest root of the volume with this register, which people know as `what`.
+    pub fn root(self: &Rc<DiskCache>, register: &RegisterAddress, what: impl Into<String>) -> Rc<KeptRoot> {
+        let root = Rc::new(KeptRoot {
+            cache: self.clone(),
+            register: *register,
+            what: what.into(),
+            newest: RefCell::new(None),
+            saved_version: Cell::new(0),
+            silence: RefCell::default(),
+            slept_before: Cell::default(),
+        });
+        if self.is_removed.get() {
+            root.note_opened_without();
+        }
+        let mut roots = self.roots.borrow_mut();
+        roots.retain(|root| root.strong_count() > 0);
+        roots.push(Rc::downgrade(&root));
+        drop(roots);
+        root
+    }
+
+    fn live_roots(&self) -> Vec<Rc<KeptRoot>> {
+        self.roots.borrow().iter().filter_map(std::rc::Weak::upgrade).collect()
+    }
+
+    /// Has the newest roots that were seen of all open volumes on the disk.
+    ///
+    /// # Suspends
+    ///
+    /// Until they are durable.
+    pub fn keep_roots(&self) {
+        for root in self.live_roots() {
+            root.keep(0);
+        }
+    }
+
+    /// Removes every root that was kept of a volume: an older state of it was accepted.
+    ///
+    /// # Suspends
+    ///
+    /// Until they are gone.
+    pub fn forget_roots(&self, register: &RegisterAddress) {
+        if let Err(error) = roots::forget(&self.directory, register) {
+            self.fail(&error);
+        }
+    }
+
+    /// The nodes serve this user no more: nobody asks them before it is offline, or says again that it is.
+    pub fn on_removed(&self) {
+        self.is_removed.set(true);
+        for root in self.live_roots() {
+            root.note_opened_without();
+        }
+    }
+}
+
+impl KeptRoot {
+    /// Whose root it is.
+    pub fn register(&self) -> &RegisterAddress {
+        &self.register
+    }
+
+    /// Returns the newest root of the volume that any client of this cache has kept.
     ///
     /// # Suspends
     ///
     /// While the files are read.
-    pub fn kept_root(&self, register: &RegisterAddress) -> Option<Record> {
-        roots::newest(&self.directory, &self.key, register).unwrap_or_default()
+    pub fn kept(&self) -> Option<Record> {
+        roots::newest(&self.cache.directory, &self.cache.key, &self.register).unwrap_or_default()
     }
 
     /// Makes the newest root that was seen durable here, and says whether it is as new as `version`. It is to be so before
@@ -23,36 +102,28 @@ impl DiskCache {
     /// # Suspends
     ///
     /// Until it is durable.
-    pub fn keep_root(&self, version: u64) -> bool {
+    pub fn keep(&self, version: u64) -> bool {
         let newest = self.newest.borrow().clone();
-        let Some((register, record)) = newest.filter(|(_, record)| record.version >= version) else {
-            return false;
-        };
-        if record.version > self.saved_version.get() && !self.is_off.get() {
-            match roots::save(&self.directory, &self.client, &self.key, &register, &record) {
+        let Some(record) = newest.filter(|record| record.version >= version) else { return false };
+        let cache = &self.cache;
+        if record.version > self.saved_version.get() && !cache.is_off.get() {
+            match roots::save(&cache.directory, &cache.client, &cache.key, &self.register, &record) {
                 Ok(()) => self.saved_version.set(record.version),
-                Err(error) => self.fail(&error),
+                Err(error) => cache.fail(&error),
             }
         }
         true
     }
 
-    /// Removes every root that was kept: an older state was accepted.
-    ///
-    /// # Suspends
-    ///
-    /// Until they are gone.
-    pub fn forget_roots(&self) {
-        if let Err(error) = roots::forget(&self.directory) {
-            self.fail(&error);
-        }
-    }
-
-    /// Returns for how long no quorum of the drive's nodes has answered, if that is long enough to be called offline: by the clock on
-    /// the wall, for people. What is decided by it counts waking time only, see `silence.rs`.
+    /// Returns for how long no quorum of the volume's nodes has answered, if that is long enough to be called offline: by the clock
+    /// on the wall, for people. What is decided by it counts waking time only, see `silence.rs`.
     pub fn offline_for(&self) -> Option<Duration> {
         let since = self.silence.borrow().offline_since()?;
         Some(self.told_since(since))
+    }
+
+    pub(super) fn cache(&self) -> &Rc<DiskCache> {
+        &self.cache
     }
 
     fn told_since(&self, since: Instant) -> Duration {
@@ -66,29 +137,55 @@ impl DiskCache {
         silence.offline_since().map(|since| Outage { since, is_long })
     }
 
-    /// The nodes serve this user no more: nobody asks them before it is offline, or says again that it is.
-    pub fn on_removed(&self) {
-        self.note_opened_without();
+    /// Whether it has been offline for longer than a restart takes.
+    pub(super) fn is_long_offline(&self) -> bool {
+        self.silence.borrow().is_long(reactor::now())
     }
 
-    /// No node answers, and the drive goes on without them.
+    /// Whether a question may go to the nodes.
+    pub(super) fn may_ask(&self) -> bool {
+        self.silence.borrow_mut().may_ask(reactor::now())
+    }
+
+    /// No node answers, and the volume goes on without them.
     pub(super) fn note_opened_without(&self) {
         self.silence.borrow_mut().on_opened_without(reactor::now());
         self.slept_before.set(reactor::slept());
     }
 
+    /// The volume is opened as this machine saw it last.
+    pub(super) fn tell_opened_without(&self, version: u64) {
+        // Of a user who was removed that has been said, and is not the nodes' fault.
+        if self.offline_for().is_none() {
+            let what = &self.what;
+            tracing::warn!(
+                version,
+                "the nodes that keep the root of {what} do not answer: it is opened as this machine saw it last"
+            );
+        }
+        self.note_opened_without();
+    }
+
     pub(super) fn note_root(&self, register: &RegisterAddress, record: &Record) {
+        debug_assert_eq!(*register, self.register, "one volume's store is asked for another's root");
         let mut newest = self.newest.borrow_mut();
-        if newest.as_ref().is_none_or(|(_, known)| known.version < record.version) {
-            *newest = Some((*register, record.clone()));
+        if newest.as_ref().is_none_or(|known| known.version < record.version) {
+            *newest = Some(record.clone());
         }
     }
 
     pub(super) fn note_answer(&self) {
         if let Some(since) = self.silence.borrow_mut().on_answer() {
-            let seconds = self.told_since(since).as_secs();
-            tracing::warn!("nodes answer again, after {seconds} s: what was written meanwhile goes to them");
+            let (what, seconds) = (&self.what, self.told_since(since).as_secs());
+            tracing::warn!(
+                "nodes of {what} answer again, after {seconds} s: what was written meanwhile goes to them"
+            );
         }
+    }
+
+    /// Somebody took something.
+    pub(super) fn note_taken(&self) {
+        self.silence.borrow_mut().on_taken();
     }
 
     /// Somebody looked whether a quorum can be reached.
@@ -107,9 +204,10 @@ impl DiskCache {
         if becomes {
             self.slept_before.set(reactor::slept());
             tracing::warn!(
-                "too few of the nodes that keep the drive answer, or they do not serve this user: the drive is offline; what its \
+                "too few of the nodes that keep {} answer, or they do not serve this user: it is offline; what its \
                  cache has is readable, as new as it was seen last, what it has not is waited for until they have been away for {} s, \
                  since they may be restarting, and what is written waits on this machine",
+                self.what,
                 RESTART_MAX.as_secs()
             );
         }

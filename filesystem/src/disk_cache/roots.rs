@@ -1,7 +1,7 @@
-//! The newest state of the volume that this machine has seen: its register's value, kept so that a mount can start where no
+//! The newest state of each volume that this machine has seen: its register's value, kept so that a mount can start where no
 //! node answers.
 //!
-//! Each client writes a file of its own, so that none overwrites a newer one of another's; the newest counts. The value is
+//! Each client writes a file of its own for each, so that none overwrites a newer one of another's; the newest counts. The value is
 //! what nodes hold, signed and sealed, and it was verified when it came; the keyed hash behind it says that it was we who
 //! kept it. Whether it may be used, the mark of what was seen decides (the application keeps it): never an older one.
 
@@ -13,6 +13,8 @@ use dht::{HeaderHash, PublicKey};
 use reactor::fs;
 
 const PREFIX: &str = "root-";
+/// How much of a register's address its files are named by.
+const NAMED_BY: usize = 8;
 const HEAD_SIZE: usize = 8 + 32 + 32;
 const PROOF_SIZE: usize = 32;
 
@@ -49,7 +51,12 @@ fn decode(key: &[u8; 32], register: &RegisterAddress, bytes: &[u8]) -> Option<Re
     })
 }
 
-/// Writes `client`'s file, in place of what it held.
+/// What the names of all files of a register end with.
+fn suffix(register: &RegisterAddress) -> String {
+    register.0[..NAMED_BY].iter().fold("-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+}
+
+/// Writes `client`'s file of this register, in place of what it held.
 ///
 /// # Suspends
 ///
@@ -61,7 +68,8 @@ pub(super) fn save(
     register: &RegisterAddress,
     record: &Record,
 ) -> io::Result<()> {
-    fs::write_atomically(directory.join(format!("{PREFIX}{client}")), encode(key, register, record), 0o600)
+    let name = format!("{PREFIX}{client}{}", suffix(register));
+    fs::write_atomically(directory.join(name), encode(key, register, record), 0o600)
 }
 
 /// Returns the newest that any client kept of this register.
@@ -75,7 +83,7 @@ pub(super) fn newest(
     register: &RegisterAddress,
 ) -> io::Result<Option<Record>> {
     let mut newest: Option<Record> = None;
-    for name in names(directory)? {
+    for name in names(directory, register)? {
         let limit = HEAD_SIZE + PAYLOAD_SIZE_BYTES_MAX + PROOF_SIZE;
         // One that is damaged is as good as none: another's may be whole.
         let Ok(bytes) = fs::read(directory.join(name), limit) else { continue };
@@ -84,13 +92,13 @@ pub(super) fn newest(
     Ok(newest)
 }
 
-/// Removes them all: an older state was accepted, and none of them is to come back.
+/// Removes all of this register: an older state was accepted, and none of them is to come back.
 ///
 /// # Suspends
 ///
 /// Until they are gone.
-pub(super) fn forget(directory: &Path) -> io::Result<()> {
-    for name in names(directory)? {
+pub(super) fn forget(directory: &Path, register: &RegisterAddress) -> io::Result<()> {
+    for name in names(directory, register)? {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -99,10 +107,12 @@ pub(super) fn forget(directory: &Path) -> io::Result<()> {
     fs::sync_dir(directory)
 }
 
-fn names(directory: &Path) -> io::Result<Vec<String>> {
+fn names(directory: &Path, register: &RegisterAddress) -> io::Result<Vec<String>> {
+    let suffix = suffix(register);
+    let is_of = |name: &String| name.starts_with(PREFIX) && name.ends_with(&suffix);
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
-        names.extend(entry?.name.into_string().ok().filter(|name| name.starts_with(PREFIX)));
+        names.extend(entry?.name.into_string().ok().filter(is_of));
     }
     Ok(names)
 }
@@ -132,15 +142,18 @@ mod tests {
             assert_eq!(newest(path, &key, &register).unwrap(), Some(record(7)));
             assert_eq!(newest(path, &[3; 32], &register).unwrap(), None);
             assert_eq!(newest(path, &key, &RegisterAddress([4; 32])).unwrap(), None);
-            let file = path.join("root-client");
+            let file = path.join("root-client-0202020202020202");
             let mut bytes = std::fs::read(&file).unwrap();
             bytes[100] ^= 1;
             std::fs::write(&file, bytes).unwrap();
             assert_eq!(newest(path, &key, &register).unwrap(), Some(record(5)));
             std::fs::write(&file, b"").unwrap();
             assert_eq!(newest(path, &key, &register).unwrap(), Some(record(5)));
-            forget(path).unwrap();
+            let other = RegisterAddress([4; 32]);
+            save(path, "client", &key, &other, &record(3)).unwrap();
+            forget(path, &register).unwrap();
             assert_eq!(newest(path, &key, &register).unwrap(), None);
+            assert_eq!(newest(path, &key, &other).unwrap(), Some(record(3)), "each volume's is its own");
         });
     }
 }

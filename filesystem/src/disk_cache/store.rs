@@ -7,7 +7,7 @@
 //! of the register after that is asked of the nodes. So nothing that is not verified new passes for new: a swap names the root
 //! that it was made on, and loses against any other. Who can be reached is known from the connections, at once where a node's
 //! process is gone: whoever looks through this store tells the cache by it, and once a quorum has been out of reach for a
-//! while the drive is offline (`crate::silence`). Once that is longer than a restart, blocks that are not here are refused at
+//! while the volume is offline (`crate::silence`). Once that is longer than a restart, blocks that are not here are refused at
 //! once where no node at all is left to ask. It is one volume's store: one register is asked for through it.
 
 use std::cell::Cell;
@@ -23,7 +23,7 @@ use dht::block_store::{
 use dht::{Address, OwnerTag};
 use reactor::cell::RefCell;
 
-use super::DiskCache;
+use super::{DiskCache, KeptRoot};
 use crate::silence::RESTART_MAX;
 
 /// How long one reader looks for a node while none has answered for a while.
@@ -40,15 +40,25 @@ const READ_REST: Duration = Duration::from_millis(900);
 /// A store behind a cache.
 pub struct CachedStore {
     below: Rc<dyn BlockStore>,
-    cache: Rc<DiskCache>,
-    /// What the first question for the register is answered with if no quorum answers it.
-    start: RefCell<Option<Record>>,
+    root: Rc<KeptRoot>,
+    /// What the first question for the register is answered with.
+    start: RefCell<Start>,
     /// The volume's register, once it has answered or the volume was opened without it.
     register: Cell<Option<RegisterAddress>>,
     /// A question for the register is under way, while offline.
     is_reading: Cell<bool>,
     /// When the last of these had no answer.
     silent_at: Cell<Option<Instant>>,
+}
+
+/// What a volume may be opened by.
+enum Start {
+    /// What the nodes say.
+    Nodes,
+    /// What the nodes say, and this if no quorum answers.
+    NodesOr(Record),
+    /// This: they were asked a moment ago.
+    Kept(Record),
 }
 
 /// Holding one means that the register is being asked.
@@ -61,12 +71,22 @@ impl Drop for Reading<'_> {
 }
 
 impl CachedStore {
-    /// Puts `cache` before `below`. A volume may be opened by `start`, the newest root that this machine has seen, where no
-    /// quorum answers.
-    pub fn new(below: Rc<dyn BlockStore>, cache: Rc<DiskCache>, start: Option<Record>) -> CachedStore {
+    /// Puts the cache of `root` before `below`. A volume may be opened by `start`, the newest root that this machine has seen,
+    /// where no quorum answers.
+    pub fn new(below: Rc<dyn BlockStore>, root: Rc<KeptRoot>, start: Option<Record>) -> CachedStore {
+        CachedStore::starting(below, root, start.map_or(Start::Nodes, Start::NodesOr))
+    }
+
+    /// As [`new`](CachedStore::new), where it is known already that no quorum answers: the volume is opened by `start`, and nobody
+    /// is asked before.
+    pub fn without_nodes(below: Rc<dyn BlockStore>, root: Rc<KeptRoot>, start: Record) -> CachedStore {
+        CachedStore::starting(below, root, Start::Kept(start))
+    }
+
+    fn starting(below: Rc<dyn BlockStore>, root: Rc<KeptRoot>, start: Start) -> CachedStore {
         CachedStore {
             below,
-            cache,
+            root,
             start: RefCell::new(start),
             register: Cell::new(None),
             is_reading: Cell::new(false),
@@ -81,8 +101,8 @@ impl CachedStore {
     ) -> Result<Record, SwapError> {
         match &swapped {
             Ok(record) | Err(SwapError::Lost(Some(record))) => {
-                self.cache.note_answer();
-                self.cache.note_root(register, record);
+                self.root.note_answer();
+                self.root.note_root(register, record);
             }
             Err(_) => {}
         }
@@ -109,13 +129,13 @@ impl CachedStore {
     }
 
     pub(super) fn fetch(&self, address: &Address, range: Range<u32>) -> Result<Bytes, GetError> {
-        let is_alone = self.cache.silence.borrow().is_long(reactor::now()) && self.reaches_nobody();
-        if is_alone && !self.cache.silence.borrow_mut().may_ask(reactor::now()) {
+        let is_alone = self.root.is_long_offline() && self.reaches_nobody();
+        if is_alone && !self.root.may_ask() {
             return Err(GetError::NotHere(*address));
         }
         let fetch = || self.below.get(address, Some(range.clone()));
         // Who asks while it may be a restart waits no longer than that may be either, whatever a node that hangs lets him wait for.
-        let limit = match self.cache.outage() {
+        let limit = match self.root.outage() {
             _ if is_alone => Some(PROBE_LIMIT),
             Some(Outage { since, .. }) if self.reaches_nobody() => {
                 let left = (since + RESTART_MAX).saturating_duration_since(reactor::now());
@@ -137,18 +157,18 @@ impl CachedStore {
     }
 
     pub(super) fn cache(&self) -> &Rc<DiskCache> {
-        &self.cache
+        self.root.cache()
     }
 
     /// Keeps what the nodes took.
     fn keep_taken(&self, address: &Address, content: &Bytes) {
-        self.cache.silence.borrow_mut().on_taken();
+        self.root.note_taken();
         self.keep(address, 0, content);
     }
 
     fn keep(&self, address: &Address, start: u32, bytes: &Bytes) {
         if !self.below.is_at_hand(address) {
-            self.cache.offer(address, start, bytes);
+            self.cache().offer(address, start, bytes);
         }
     }
 
@@ -193,7 +213,7 @@ impl BlockStore for CachedStore {
         if self.below.is_at_hand(address) {
             return self.below.get(address, Some(range));
         }
-        if let Some(bytes) = self.cache.get(address, &range) {
+        if let Some(bytes) = self.cache().get(address, &range) {
             return Ok(bytes);
         }
         let bytes = self.fetch(address, range.clone())?;
@@ -206,12 +226,12 @@ impl BlockStore for CachedStore {
     }
 
     fn outage(&self) -> Option<Outage> {
-        self.cache.outage()
+        self.root.outage()
     }
 
     fn reach(&self, register: &RegisterAddress) -> Reach {
         let reach = self.below.reach(register);
-        self.cache.note_look(reach == Reach::Quorum);
+        self.root.note_look(reach == Reach::Quorum);
         reach
     }
 
@@ -220,7 +240,15 @@ impl BlockStore for CachedStore {
     }
 
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
-        let start = self.start.take();
+        let start = match self.start.replace(Start::Nodes) {
+            Start::Nodes => None,
+            Start::NodesOr(start) => Some(start),
+            Start::Kept(start) => {
+                self.register.set(Some(*register));
+                self.root.tell_opened_without(start.version);
+                return Ok(Some(start));
+            }
+        };
         // Nodes that are there are given their time, also by who can do without them.
         let read = match self.reach(register) {
             Reach::Nobody if start.is_some() => self.read_soon(register, READ_LIMIT),
@@ -232,29 +260,22 @@ impl BlockStore for CachedStore {
         match &read {
             Err(ReadError::NoQuorum { answers, .. }) => {
                 if *answers == 0 || self.below.reach(register) != Reach::Quorum {
-                    self.cache.note_unanswered();
+                    self.root.note_unanswered();
                 }
             }
             _ => {
                 self.register.set(Some(*register));
-                self.cache.note_answer();
+                self.root.note_answer();
             }
         }
         match (read, start) {
             (Err(ReadError::NoQuorum { .. }), Some(start)) => {
                 self.register.set(Some(*register));
-                // Of a user who was removed that has been said, and is not the nodes' fault.
-                if !self.is_offline() {
-                    tracing::warn!(
-                        version = start.version,
-                        "the nodes that keep the drive's root do not answer: it is opened as this machine saw it last"
-                    );
-                }
-                self.cache.note_opened_without();
+                self.root.tell_opened_without(start.version);
                 Ok(Some(start))
             }
             (Ok(Some(record)), _) => {
-                self.cache.note_root(register, &record);
+                self.root.note_root(register, &record);
                 Ok(Some(record))
             }
             (other, _) => other,

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use dht::MemoryBlockStore;
-use dht::block_store::{BlockStore, GetError};
+use dht::block_store::{BlockStore, GetError, RegisterAddress};
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn disk_bytes(directory: &Path) -> u64 {
 }
 
 fn over(store: &Rc<MemoryBlockStore>, cache: &Rc<DiskCache>) -> CachedStore {
-    CachedStore::new(store.clone(), cache.clone(), None)
+    CachedStore::new(store.clone(), cache.root(&RegisterAddress([7; 32]), "the drive"), None)
 }
 
 fn settle(cache: &DiskCache) {

@@ -255,8 +255,11 @@ impl Session {
     /// Whether the kernel has let go for good.
     fn polls_over(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
-        rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-        Ok(fds[0].revents().contains(PollFlags::ERR))
+        match rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(_) => Ok(fds[0].revents().contains(PollFlags::ERR)),
+            Err(SystemErrno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes a reply. Never suspends: the kernel takes replies at once.

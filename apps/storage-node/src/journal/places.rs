@@ -6,6 +6,7 @@ use std::rc::Rc;
 use dht::block::mutable::{Genesis, Signed};
 use dht::owner_tag;
 use filesystem::access::VolumeKeys;
+use filesystem::disk_cache::CachedStore;
 use filesystem::format::printable;
 use filesystem::nowhere::Nowhere;
 use filesystem::volume::LeftBehind;
@@ -132,15 +133,12 @@ impl Place {
             Some(client) => Rc::new(client.space_store(network, &self.genesis)),
             None => Rc::new(Nowhere { tag: owner_tag(&self.genesis.owner, &self.genesis.salt) }),
         };
+        let register = self.genesis.register();
         let store = match cache {
-            Some(cache) => cache.before_blocks(store),
+            Some(cache) => Rc::new(CachedStore::new(store, cache.root(&register, &*self.name), None)),
             None => store,
         };
-        let keys = VolumeKeys {
-            register: self.genesis.register(),
-            secret: user.identity.sealing_key(),
-            readers: Vec::new(),
-        };
+        let keys = VolumeKeys { register, secret: user.identity.sealing_key(), readers: Vec::new() };
         LeftBehind::open(store, keys, &client_directory::journal_of(&self.directory))
             .map_err(|error| Failure::Journal { reason: format!("{}: {error}", self.name) })
     }

@@ -96,7 +96,7 @@ impl Keeper {
     /// Looks, if anything has changed since all was kept; `false` if it is not kept now.
     fn look_if_due(&self) -> bool {
         let disk = self.cache.disk();
-        if !disk.keeps_pins() || disk.offline_for().is_some() {
+        if !disk.keeps_pins() || self.cache.offline_for().is_some() {
             return true; // Nothing to be done about it; soon there may be.
         }
         let file = self.base.join("pins.json");

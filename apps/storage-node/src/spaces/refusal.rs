@@ -33,6 +33,11 @@ impl Refused {
     }
 }
 
+/// Since nobody is there that could say what is in it.
+pub(super) fn away() -> Refused {
+    Refused::new(Errno::EHOSTUNREACH, "the nodes that keep it do not answer")
+}
+
 /// Why a space is not shown at what can't be the name of any.
 pub(super) fn not_its_name() -> Refused {
     let reason = "its owner called it otherwise: somebody who may write to the drive put it there";

@@ -94,6 +94,8 @@ impl Spaces {
             let closing: Vec<_> = volumes.iter().map(|volume| scope.spawn(|| volume.close())).collect();
             closing.into_iter().map(|closing| closing.join().ok()).collect::<Vec<_>>()
         });
+        // Before the marks that say what was seen: with one that is ahead of it no space starts without nodes.
+        self.cache.iter().for_each(|cache| cache.disk().keep_roots());
         let opened = self.state.opened.take();
         let outcome = ended.into_iter().zip(&opened).fold(Outcome::Stored, |outcome, (ending, opened)| {
             outcome.with(match ending {

@@ -77,7 +77,7 @@ fn story(tell: fn(&Nodes, &CachedStore, &RegisterAddress)) {
             });
             let register = nodes.memory.new_register(REGISTER);
             let cache = DiskCache::open("/cache".as_ref(), "client", [3; 32], SIZE_BYTES_MIN);
-            let store = CachedStore::new(nodes.clone(), cache.clone(), None);
+            let store = CachedStore::new(nodes.clone(), cache.root(&register, "the drive"), None);
             assert!(store.read(&register).is_ok() && !store.is_offline());
             tell(&nodes, &store, &register);
             cache.close();
