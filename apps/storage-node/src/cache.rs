@@ -223,6 +223,24 @@ impl Plan {
     }
 }
 
+/// As [`Cache::open_view`], of any volume that is open through a cache.
+///
+/// # Errors
+/// As there.
+///
+/// # Suspends
+/// As there.
+pub(crate) fn view_of(
+    store: Rc<CachedStore>,
+    keys: VolumeKeys,
+) -> Result<(Rc<Volume>, Rc<PinningStore>), Failure> {
+    let store = Rc::new(PinningStore::new(store));
+    let mut options = Options::default();
+    (options.read_only, options.cache_bytes, options.sync_patience) = (true, VIEW_BYTES, VIEW_PATIENCE);
+    let failed = |error: OpenError| Failure::Volume { reason: error.to_string() };
+    Ok((Volume::open(store.clone(), keys, options).map_err(failed)?, store))
+}
+
 fn share_of_the_disk(directory: &Path) -> u64 {
     let free = rustix::fs::statvfs(directory).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     ((free + disk_bytes(directory)) / USUAL_SHARE).min(USUAL_BYTES_MAX)
@@ -319,11 +337,7 @@ impl Cache {
     pub(crate) fn open_view(&self) -> Result<(Rc<Volume>, Rc<PinningStore>), Failure> {
         let opened = self.opened.borrow().clone();
         let (store, keys) = opened.ok_or_else(|| Failure::Internal("the drive is not open yet".into()))?;
-        let store = Rc::new(PinningStore::new(store));
-        let mut options = Options::default();
-        (options.read_only, options.cache_bytes, options.sync_patience) = (true, VIEW_BYTES, VIEW_PATIENCE);
-        let failed = |error: OpenError| Failure::Volume { reason: error.to_string() };
-        Ok((Volume::open(store.clone(), keys, options).map_err(failed)?, store))
+        view_of(store, keys)
     }
 
     /// Whether anything was kept that a drive could be opened by without the nodes.

@@ -97,6 +97,11 @@ pub(crate) fn serve(
                 spaces.open_what_waits(with_spaces);
             }
         });
+        let wanted = scope.spawn(|| {
+            if let (Some(spaces), Some(with_spaces)) = (spaces, &with_spaces) {
+                spaces.open_what_is_wanted(with_spaces);
+            }
+        });
         let rights = scope.spawn(|| spaces.iter().for_each(|spaces| spaces.tell_of_rights()));
         ready();
         let reason = stop.wait();
@@ -104,6 +109,7 @@ pub(crate) fn serve(
         looker.terminate();
         keeper.terminate();
         opener.terminate();
+        wanted.terminate();
         let teller = scope.spawn(|| tell_what_is_left(&volume, spaces.as_deref(), stop, &mut note));
         let impatient = scope.spawn(|| {
             stop.wait_hurry();

@@ -105,11 +105,6 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         let (client, (volume, seen), admitting, was_removed) = ready?;
         // Not before: whoever is stopped while it opens gives nothing back.
         client.map_ports(mapping);
-        // What is pinned is kept as it is, and not as it was.
-        let keeper = cache.as_ref().filter(|_| at.is_none()).map(|cache| {
-            cache.tell_of(&volume);
-            pins::keep(cache.clone(), &base, &volume)
-        });
         // A snapshot is looked at, and no more.
         let owned = seen.as_ref().filter(|_| at.is_none() && client.owns_the_root());
         let of_spaces = settings.home.as_ref().filter(|_| owned.is_some());
@@ -130,6 +125,11 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 cache: cache.clone(),
                 state: spaces::State::new(was_removed),
             })
+        });
+        // What is pinned is kept as it is, and not as it was.
+        let keeper = cache.as_ref().zip(spaces.as_ref()).map(|(cache, spaces)| {
+            cache.tell_of(&volume);
+            pins::keep(cache.clone(), &base, &volume, spaces.clone())
         });
         let watching = removed::watch(client.overlay(), removed::USER, {
             let (volume, cache, directory) = (volume.clone(), cache.clone(), directory.path().to_owned());

@@ -3,7 +3,7 @@
 //! Pins are this machine's, and lie in its home (`pins.json`), not in the drive. The mount that has the cache's lock reads
 //! all that is pinned through a view of the drive that remembers nothing, so that each block passes by the cache and is
 //! pinned there; it looks again whenever the drive has changed. Files that did not change are not read again, but the tree
-//! around them is, for it may lie elsewhere. Not here: how entries are kept from being evicted (`filesystem::disk_cache`).
+//! around them is, for it may lie elsewhere. What is pinned may be in a space, or be one. Not here: how entries are kept from being evicted (`filesystem::disk_cache`).
 
 mod keeper;
 mod walk;
@@ -12,13 +12,12 @@ use std::fs::File;
 use std::path::Path;
 
 use filesystem::disk_cache::{pinned_bytes_about, pins_bytes_max};
-use filesystem::format::printable_path;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Plan, Usual, now_s};
 use crate::cli::{PinOptions, PinsOptions};
 use crate::client;
-use crate::errand::with_volume;
+use crate::errand::{Need, with_place_or_all};
 use crate::errors::Failure;
 use crate::files::{self, Kind};
 use crate::name::within;
@@ -109,19 +108,10 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
     let path = within(&options.path, &settings.network)?;
     let base = settings.clients.ok_or(Failure::NoDirectory)?;
     let bound = Plan::make(&base, None, None, Usual::ShareOfTheDisk)?.bound_bytes();
-    let (files, bytes, spaces) = with_volume(&options.client, |_, volume| {
+    let (files, bytes, spaces) = with_place_or_all(&options.client, &path, Need::Read, |volume, _, rest| {
         let failed = |errno| Failure::Pin { reason: format!("{} cannot be pinned: {errno}", shown(&path)) };
-        if let Some((_, end)) = volume.link_on_the_way(&path).map_err(failed)? {
-            let space = printable_path(&path[..end]);
-            return Err(Failure::Pin {
-                reason: format!(
-                    "{} cannot be pinned: it lies in the space {space}, and pins keep what is in the drive itself; nothing was pinned",
-                    printable_path(&path)
-                ),
-            });
-        }
         let spinner = progress::spinner("looking how much it is");
-        let size = walk::size(volume, &path).map_err(failed);
+        let size = walk::size(volume, rest).map_err(failed);
         spinner.finish_and_clear();
         size
     })?;
@@ -148,7 +138,9 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
         human_bytes(bytes)
     ));
     if spaces > 0 {
-        say(format_args!("what is in the spaces that lie in it is not kept: there are {spaces}"));
+        say(format_args!(
+            "what is in the {spaces} spaces that lie in it is kept by a pin of each, and not by this one"
+        ));
     }
     Ok(())
 }

@@ -24,12 +24,13 @@ use filesystem::access::list::{Access, Found};
 use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
 use filesystem::disk_cache::CachedStore;
 use filesystem::format::{printable, printable_path};
-use filesystem::spaces::SpaceOpener;
+use filesystem::spaces::{SpaceOpener, WithSpaces};
 use filesystem::volume::{Cause, Pending, Volume};
 use filesystem::{Errno, OpenError};
 use overlay::Node;
 use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
+use reactor::sync::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
@@ -96,6 +97,9 @@ pub(crate) struct State {
     is_removed: Cell<bool>,
     is_given_up: Cell<bool>,
     opened: RefCell<Vec<Opened>>,
+    /// Those that are to be open though nobody looks into them, and what they are called.
+    wanted: RefCell<BTreeMap<RegisterAddress, (SpaceLink, String)>>,
+    wants: Signal,
     /// What was said of which: it would be said again at each look.
     told: RefCell<BTreeSet<(RegisterAddress, String)>>,
     /// Why those could not be opened that were tried last, by their registers.
@@ -112,6 +116,8 @@ impl State {
 struct Opened {
     name: String,
     volume: Rc<Volume>,
+    /// What it is read through, where there is a cache.
+    cached: Option<Cached>,
     /// What was said last of why nothing is taken in it.
     told: Cell<Option<Cause>>,
     /// This user could write to it once since it was opened.
@@ -121,6 +127,14 @@ struct Opened {
     directory: ClientDirectory,
     /// Something waits in its journal that this user may not write any more.
     waits: bool,
+}
+
+/// A space that is open through a cache.
+#[derive(Clone)]
+pub(crate) struct Cached {
+    pub(crate) volume: Rc<Volume>,
+    pub(crate) store: Rc<CachedStore>,
+    pub(crate) keys: VolumeKeys,
 }
 
 impl SpaceOpener for Spaces {
@@ -251,12 +265,13 @@ impl Spaces {
         options.list_of = Some(link.owner());
         (options.cache_bytes, options.dirty_bytes_max) = (MEMORY_BYTES, MEMORY_BYTES);
         let keys = VolumeKeys { register, secret, readers: Vec::new() };
-        let blocks: Rc<dyn BlockStore> = match (kept, start.filter(|_| is_offline)) {
-            (None, _) => Rc::new(store),
-            (Some(root), None) => Rc::new(CachedStore::new(Rc::new(store), root, None)),
-            (Some(root), Some(start)) => Rc::new(CachedStore::without_nodes(Rc::new(store), root, start)),
-        };
-        let volume = Volume::open(blocks, keys, options).map_err(|error| match error {
+        let nodes: Rc<dyn BlockStore> = Rc::new(store);
+        let cached = kept.map(|root| match start.filter(|_| is_offline) {
+            None => Rc::new(CachedStore::new(nodes.clone(), root, None)),
+            Some(start) => Rc::new(CachedStore::without_nodes(nodes.clone(), root, start)),
+        });
+        let blocks = cached.clone().map_or(nodes, |cached| cached);
+        let volume = Volume::open(blocks, keys.clone(), options).map_err(|error| match error {
             OpenError::Read(error) => not_read(error),
             OpenError::Root(error) => not_opened(error),
             other => Refused::new(Errno::EIO, other.to_string()),
@@ -269,7 +284,9 @@ impl Spaces {
         // That he may only read is no news to somebody who could only read when he opened it.
         let told = Cell::new(volume.shut_for().filter(|cause| *cause == Cause::ReadsOnly));
         let (name, was_writer) = (name.to_owned(), Cell::new(may_write));
-        let opened = Opened { name, volume: volume.clone(), told, was_writer, _seen: seen, directory, waits };
+        let cached = cached.map(|store| Cached { volume: volume.clone(), store, keys });
+        let opened =
+            Opened { name, volume: volume.clone(), cached, told, was_writer, _seen: seen, directory, waits };
         self.state.opened.borrow_mut().push(opened);
         let volumes = self.volumes();
         volumes.iter().for_each(|volume| volume.set_memory_max(memory_of_each(volumes.len())));
@@ -341,6 +358,37 @@ impl Spaces {
             }
             Ok(directory)
         })
+    }
+
+    /// What the space that `link` leads to is read through, if it is open; else it will be opened, as `name`.
+    pub(crate) fn cached(&self, link: &SpaceLink, name: &str) -> Option<Cached> {
+        let register = link.register();
+        let opened = self.state.opened.borrow();
+        let found = opened.iter().find_map(|opened| {
+            opened.cached.as_ref().filter(|cached| cached.keys.register == register).cloned()
+        });
+        if found.is_none() {
+            self.state.wanted.borrow_mut().insert(register, (link.clone(), name.to_owned()));
+            self.state.wants.notify_all();
+        }
+        found
+    }
+
+    /// Opens those that somebody wants to be open, in the drive that shows them, for as long as it runs.
+    ///
+    /// # Suspends
+    /// Until it is terminated.
+    pub(crate) fn open_what_is_wanted(&self, drive: &WithSpaces) {
+        loop {
+            let wanted = std::mem::take(&mut *self.state.wanted.borrow_mut());
+            if wanted.is_empty() {
+                self.state.wants.wait();
+            }
+            for (link, name) in wanted.into_values() {
+                // Why not is told where it is refused; who wants it asks again.
+                let _ = drive.open_space(&link, name.as_bytes());
+            }
+        }
     }
 
     fn volumes(&self) -> Vec<Rc<Volume>> {

@@ -1,21 +1,25 @@
 //! The mount's part: keeping what is pinned here, and current.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use dht::{BlockStore, RegisterAddress};
 use filesystem::Errno;
+use filesystem::access::SpaceLink;
 use filesystem::disk_cache::{Noted, PinFailure, PinningStore};
 use filesystem::operations::{Attributes, FileKind, Operations, Time};
+use filesystem::spaces::SpaceOpener;
 use filesystem::volume::Volume;
 use reactor::JoinHandle;
 use reactor::cell::RefCell;
 
 use super::{Kept, KeptPin, Pin, Pins, load, walk};
-use crate::cache::{Cache, now_s};
+use crate::cache::{Cache, now_s, view_of};
 use crate::errors::Failure;
 use crate::files;
+use crate::spaces::{Cached, Spaces};
 
 /// How often it is looked whether pins or the drive have changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -36,15 +40,24 @@ const TELL_FILE_COUNT: u64 = 100;
 /// What tells that a file's content may be another one.
 type Stamp = (Time, Time, u64);
 
-/// The entries of files that were read, by inode.
-type Known = HashMap<u64, (Stamp, Noted)>;
+/// The space that something is in; none for the drive.
+type Where = Option<RegisterAddress>;
+
+/// The entries of files that were read, by inode and what they are in.
+type Known = HashMap<(Where, u64), (Stamp, Noted)>;
+
+/// What there was when all that is pinned was here: the pins, the versions of the volumes that they are in, and how many entries of the
+/// cache were lost.
+type Done = (Vec<Pin>, Vec<u64>, u64);
 
 /// Keeps what `pins.json` in `base` says, from now on.
-pub(crate) fn keep(cache: Rc<Cache>, base: &Path, volume: &Rc<Volume>) -> Keeping {
+pub(crate) fn keep(cache: Rc<Cache>, base: &Path, volume: &Rc<Volume>, spaces: Rc<Spaces>) -> Keeping {
     let keeper = Rc::new(Keeper {
         cache,
         base: base.to_owned(),
         volume: volume.clone(),
+        spaces,
+        opened: RefCell::default(),
         known: RefCell::default(),
         done: RefCell::default(),
         told: RefCell::default(),
@@ -76,9 +89,11 @@ struct Keeper {
     cache: Rc<Cache>,
     base: PathBuf,
     volume: Rc<Volume>,
+    spaces: Rc<Spaces>,
+    /// Those that pins are in, also once the drive has closed them.
+    opened: RefCell<BTreeMap<RegisterAddress, Cached>>,
     known: RefCell<Rc<Known>>,
-    /// What was there to be kept when all of it was.
-    done: RefCell<Option<(Vec<Pin>, u64, u64)>>,
+    done: RefCell<Option<Done>>,
     told: RefCell<Kept>,
 }
 
@@ -107,7 +122,7 @@ impl Keeper {
                 return false;
             }
         };
-        let now = (pins, self.volume.version(), disk.pins_lost());
+        let now = (pins, self.versions(), disk.pins_lost());
         let is_done = self.done.borrow().as_ref() == Some(&now);
         if is_done {
             self.tell_again();
@@ -135,13 +150,19 @@ impl Keeper {
         }
     }
 
+    /// Of the drive, and of those spaces that pins are in.
+    fn versions(&self) -> Vec<u64> {
+        let opened = self.opened.borrow();
+        let spaces = opened.values().map(|cached| cached.volume.version());
+        [self.volume.version()].into_iter().chain(spaces).collect()
+    }
+
     /// Reads all that is pinned; whether all of it is here then.
-    fn look(&self, pins: &[Pin], view: &Volume, store: &PinningStore) -> Result<bool, Failure> {
+    fn look(&self, pins: &[Pin], volume: &Volume, store: &PinningStore) -> Result<bool, Failure> {
         let before = self.known.borrow().clone();
         let mut look = Look {
             keeper: self,
-            view,
-            store,
+            drive: Viewed { at: None, volume, store },
             before: &before,
             now: Known::new(),
             needed: store.take_noted(),
@@ -186,14 +207,39 @@ impl Keeper {
 /// One look at all pins.
 struct Look<'a> {
     keeper: &'a Keeper,
-    view: &'a dyn Operations,
-    store: &'a PinningStore,
+    drive: Viewed<'a>,
     before: &'a Known,
     now: Known,
     needed: Noted,
     kept: Kept,
     /// Whether all that is pinned was read: what is needed is known then.
     is_read_through: bool,
+}
+
+/// A volume that is looked at.
+#[derive(Clone, Copy)]
+struct Viewed<'a> {
+    at: Where,
+    volume: &'a Volume,
+    store: &'a PinningStore,
+}
+
+/// Why what is pinned could not be read to its end.
+enum Unread {
+    /// There is no such thing any more.
+    Gone,
+    /// The nodes of the space that it is in are away: what is here of it stays.
+    Away,
+    Failed(String),
+}
+
+impl From<Errno> for Unread {
+    fn from(errno: Errno) -> Unread {
+        match errno {
+            Errno::ENOENT | Errno::ENOTDIR => Unread::Gone,
+            errno => Unread::Failed(format!("it cannot be read ({errno})")),
+        }
+    }
 }
 
 /// Why something is not kept.
@@ -222,17 +268,26 @@ impl Look<'_> {
             looked_s: now_s(),
             trouble: None,
         });
-        let view = self.view;
-        let read = walk::find(view, &pin.path)
-            .and_then(|start| walk::visit(view, start, &mut |node| self.node(node)));
-        self.needed.extend(&self.store.take_noted());
-        let trouble = match read {
-            Ok(_) => self.store.take_failure().map(|failure| in_words(failure).to_owned()),
-            Err(Errno::ENOENT | Errno::ENOTDIR) => Some("it is not in the drive".to_owned()),
-            Err(errno) => Some(format!("it cannot be read ({errno})")),
-        };
+        let read = self.place_of(&pin.path).and_then(|place| match place {
+            None => self.read(self.drive, &pin.path),
+            Some((cached, rest)) => self.read_in(cached, rest),
+        });
         self.is_read_through &= read.is_ok();
-        let is_gone = matches!(read, Err(Errno::ENOENT | Errno::ENOTDIR));
+        let is_gone = matches!(read, Err(Unread::Gone));
+        let trouble = match read {
+            Ok(failure) => failure.map(|failure| in_words(failure).to_owned()),
+            Err(Unread::Gone) => Some("it is not in the drive".to_owned()),
+            Err(Unread::Failed(why)) => Some(why),
+            Err(Unread::Away) => {
+                let told = self.keeper.told.borrow();
+                let before = told.pins.iter().find(|kept| kept.path == pin.path).cloned();
+                if let (Some(kept), Some(before)) = (self.kept.pins.last_mut(), before) {
+                    *kept = before;
+                    return false;
+                }
+                Some("the nodes that keep the space that it is in do not answer".to_owned())
+            }
+        };
         if let Some(kept) = self.kept.pins.last_mut() {
             (kept.is_complete, kept.trouble) = (trouble.is_none(), trouble);
             return kept.is_complete || is_gone;
@@ -240,13 +295,60 @@ impl Look<'_> {
         false
     }
 
-    fn node(&mut self, node: &Attributes) -> Result<(), Errno> {
-        let view = self.view;
+    /// The space that a path leads into, with the rest of the path; `None` for one in the drive itself.
+    fn place_of<'p>(&self, path: &'p str) -> Result<Option<(Cached, &'p str)>, Unread> {
+        let Some((link, end)) = self.drive.volume.link_on_the_way(path)? else { return Ok(None) };
+        let spaces = &self.keeper.spaces;
+        let link = SpaceLink::decode(&link, &spaces.owner()).ok_or(Errno::EACCES)?;
+        let (space, rest) = path.split_at(end);
+        let known = self.keeper.opened.borrow().get(&link.register()).cloned();
+        let cached = match known {
+            Some(cached) => cached,
+            None => {
+                let name = space.rsplit('/').next().unwrap_or_default();
+                let cached = spaces.cached(&link, name);
+                let not_open =
+                    || Unread::Failed("the space that it is in is not open on this machine".into());
+                let cached = cached.ok_or_else(not_open)?;
+                self.keeper.opened.borrow_mut().insert(link.register(), cached.clone());
+                cached
+            }
+        };
+        Ok(Some((cached, rest.trim_start_matches('/'))))
+    }
+
+    /// As [`read`](Look::read), in a space.
+    fn read_in(&mut self, cached: Cached, path: &str) -> Result<Option<PinFailure>, Unread> {
+        if cached.store.is_offline() {
+            return Err(Unread::Away);
+        }
+        let at = Some(cached.keys.register);
+        let viewed = view_of(cached.store, cached.keys);
+        let (view, store) = viewed.map_err(|failure| Unread::Failed(failure.to_string()))?;
+        let read = self.read(Viewed { at, volume: &view, store: &store }, path);
+        // It has changed nothing.
+        let _ = view.close();
+        read
+    }
+
+    /// Reads all at `path` in a volume; why it could not be pinned, if so.
+    fn read(&mut self, of: Viewed<'_>, path: &str) -> Result<Option<PinFailure>, Unread> {
+        self.needed.extend(&of.store.take_noted());
+        let read = walk::find(of.volume, path)
+            .and_then(|start| walk::visit(of.volume, start, &mut |node| self.node(of, node)));
+        self.needed.extend(&of.store.take_noted());
+        let failure = of.store.take_failure();
+        read?;
+        Ok(failure)
+    }
+
+    fn node(&mut self, of: Viewed<'_>, node: &Attributes) -> Result<(), Errno> {
+        let view = of.volume;
         for name in view.list_xattr(node.inode)? {
             view.get_xattr(node.inode, &name)?;
         }
         match node.kind {
-            FileKind::Regular => self.file(node)?,
+            FileKind::Regular => self.file(of, node)?,
             FileKind::Symlink => drop(view.read_symlink(node.inode)?),
             _ => return Ok(()),
         }
@@ -260,14 +362,14 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn file(&mut self, node: &Attributes) -> Result<(), Errno> {
-        self.needed.extend(&self.store.take_noted());
+    fn file(&mut self, of: Viewed<'_>, node: &Attributes) -> Result<(), Errno> {
+        self.needed.extend(&of.store.take_noted());
         let stamp = (node.mtime, node.ctime, node.size);
         let held = self
             .before
-            .get(&node.inode.0)
-            .filter(|(of, noted)| *of == stamp && self.keeper.cache.disk().has_pinned(noted));
-        let view = self.view;
+            .get(&(of.at, node.inode.0))
+            .filter(|(known, noted)| *known == stamp && self.keeper.cache.disk().has_pinned(noted));
+        let view = of.volume;
         let read = |start: u64, end: u64| {
             let mut offset = start;
             while offset < end {
@@ -279,12 +381,12 @@ impl Look<'_> {
         walk::parts(view, node.inode, &mut |start, end| {
             if held.is_some() { Ok(()) } else { read(start, end) }
         })?;
-        let noted = self.store.take_noted();
+        let noted = of.store.take_noted();
         self.needed.extend(&noted);
         // Of a file that did not change, what its reading noted: with each look's nodes of the tree it would only grow.
         let noted = held.map_or(noted, |(_, held)| held.clone());
         self.needed.extend(&noted);
-        self.now.insert(node.inode.0, (stamp, noted));
+        self.now.insert((of.at, node.inode.0), (stamp, noted));
         Ok(())
     }
 }
