@@ -411,7 +411,7 @@ impl Failure {
             }
             Failure::NotStored { advice, .. } => advice.clone(),
             Failure::NotKnown { .. } => {
-                "start it again as before: that start puts in what its journal has; then look at what was written last"
+                "start it again (`up`, or `mount` where it was joined): that start puts in what its journal has; then look at what was written last"
                     .into()
             }
             Failure::NotMet { .. } => {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use reactor::fs;
 
 use super::reader::Reader;
-use super::{Files, Item, Journal, JournalError, numbers, path_of};
+use super::{Files, Item, Journal, JournalError, is_full, numbers, path_of};
 use crate::access::VolumeKeys;
 
 impl Journal {
@@ -98,6 +98,21 @@ impl Journal {
         }
         fs::sync_dir(&self.directory).map_err(|error| self.error(error))?;
         Ok(first)
+    }
+
+    /// Says of a disk that was too full for what was replayed how much room that needs.
+    ///
+    /// # Suspends
+    ///
+    /// While the files are looked at.
+    pub(crate) fn with_needed_room(&self, error: JournalError, files: &Files) -> JournalError {
+        match &error {
+            JournalError::Io(_, cause) if is_full(cause) => {}
+            _ => return error,
+        }
+        let size =
+            |number: &u64| fs::metadata(path_of(&self.directory, *number)).map_or(0, |found| found.len_bytes);
+        JournalError::NoRoom { directory: self.directory.clone(), bytes: files.found.iter().map(size).sum() }
     }
 
     pub(super) fn note_unread(&self) {

@@ -246,3 +246,21 @@ fn a_note_that_was_half_written_goes_with_the_next_one() {
         assert!(!names.into_iter().any(|name| name.to_string_lossy().ends_with(".tmp")));
     });
 }
+
+#[test]
+fn a_disk_that_is_too_full_for_what_was_left_is_told_with_the_room_that_it_takes() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        begin(&journal(directory.path()));
+        let left = std::fs::metadata(path_of(directory.path(), 1)).unwrap().len();
+        let journal = journal(directory.path());
+        let files = journal.turn();
+        let full = || journal.error(io::ErrorKind::StorageFull.into());
+        let told = journal.with_needed_room(full(), &files);
+        assert!(matches!(told, JournalError::NoRoom { bytes, .. } if bytes == left), "{told}");
+        let size = format!("{} KiB", left.div_ceil(1024));
+        assert!(told.errno() == Errno::ENOSPC && told.to_string().contains(&size), "{told}");
+        let other = journal.with_needed_room(journal.error(io::ErrorKind::PermissionDenied.into()), &files);
+        assert!(matches!(other, JournalError::Io(..)));
+    });
+}

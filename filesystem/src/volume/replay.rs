@@ -115,7 +115,8 @@ impl Volume {
             let directory = journal.directory().to_owned();
             self.rebase(root, current).map_err(|errno| OpenError::JournalBase { directory, errno })?;
         }
-        self.write_group(journal, &mut files, true)?;
+        let written = self.write_group(journal, &mut files, true);
+        written.map_err(|error| journal.with_needed_room(error, &files))?;
         let mut state = self.state.borrow_mut();
         let newest = state.durability.newest();
         state.durability.want(newest);

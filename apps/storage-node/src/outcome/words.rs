@@ -59,8 +59,8 @@ fn advice_of_waiting(causes: &[Cause], directory: &Path, is_cut_off: bool) -> St
     if causes.iter().any(|cause| !cause.is_final()) || causes.is_empty() {
         let begin = if is_cut_off { "" } else { "nothing is lost: " };
         steps.push(format!(
-            "{begin}start it again as before once the nodes are back and serve it (`status` says what they answer), and that start \
-             puts it in"
+            "{begin}start it again (`up`, or `mount` where it was joined) once the nodes are back and serve it (`status` says what they \
+             answer), and that start puts it in"
         ));
     }
     if causes.iter().any(|cause| cause.is_final()) {
