@@ -21,7 +21,7 @@ use filesystem::OpenError;
 use filesystem::access::list::{Access, AccessChange, AccessList, Found, PATH_SIZE_MAX};
 use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
 use filesystem::fuse::mount_table;
-use filesystem::volume::{Options, Place, Volume};
+use filesystem::volume::{LinkError, Options, Place, Volume};
 use overlay::{NodeId, Revocations};
 use reactor::crypto::{PublicKey, random_bytes};
 
@@ -206,6 +206,7 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
         let link = match volume.look_at_place(name.text()) {
             Ok(Place::Link(link)) => Some(link),
             // Whoever may write to the drive can have taken its link away: that is no way to be spared.
+            Err(LinkError::Occupied { .. }) if !options.give_up => return Err(is_no_space(&name)),
             Err(error) if !options.give_up => return Err(at_place(error)),
             _ => None,
         };
@@ -329,18 +330,19 @@ fn is_begun(home: &Home, genesis: &Signed<Genesis>) -> Result<bool, Failure> {
 }
 
 fn is_no_space(name: &Name) -> Failure {
-    refused(format!("{:?} is no space of its own", name.text()), "`storage-node share DIR` makes a new one")
+    refused(
+        format!("{:?} is no space of its own", name.text()),
+        "what the drive's members may do, each may there (`members`); `share DIR` makes a new directory that is a space",
+    )
 }
 
-fn at_place(error: filesystem::volume::LinkError) -> Failure {
+fn at_place(error: LinkError) -> Failure {
     let advice = match error {
-        filesystem::volume::LinkError::Occupied { .. } => {
+        LinkError::Occupied { .. } => {
             "share a new name, and move what is to be in it there; an empty directory is removed first, with `rmdir`"
         }
-        filesystem::volume::LinkError::Lost { .. } => "say it again",
-        filesystem::volume::LinkError::NoDirectory { .. } => {
-            "names are paths within the drive; a space lies in none"
-        }
+        LinkError::Lost { .. } => "say it again",
+        LinkError::NoDirectory { .. } => "names are paths within the drive; a space lies in none",
         _ => "see that the nodes run (`status`), and try again",
     };
     refused(error.to_string(), advice)

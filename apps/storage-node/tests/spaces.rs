@@ -75,6 +75,9 @@ fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
     let band = a.join("band");
     let share = ["share", text(&band), "--write", &id(&bobs)];
     assert!(refusal(&home, &share).contains("is there already"));
+    for of in [&["access", text(&band)][..], &["unshare", text(&band), "--from", &id(&bobs)]] {
+        assert!(refusal(&home, of).contains("is no space of its own"), "{of:?}");
+    }
     assert!(fs::read(b.join("band/of everybody")).is_ok());
     fs::remove_dir_all(&band).unwrap();
     let theirs = b.join("band");

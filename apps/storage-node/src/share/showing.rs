@@ -6,7 +6,7 @@ use filesystem::access::SpaceLink;
 use filesystem::access::list::{Access, AccessList, CHANGES_MAX};
 use filesystem::calendar::Civil;
 use filesystem::format::printable_path;
-use filesystem::volume::Place;
+use filesystem::volume::{LinkError, Place};
 use reactor::crypto::PublicKey;
 
 use super::{at_place, in_words, is_no_space, read_list};
@@ -25,8 +25,10 @@ pub(crate) fn access(options: &AccessOptions) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let name = Name::of(&options.path, &options.client)?;
     let text = with_volume(&options.client, |client, volume| {
-        let Place::Link(link) = volume.look_at_place(name.text()).map_err(at_place)? else {
-            return Err(is_no_space(&name));
+        let link = match volume.look_at_place(name.text()) {
+            Ok(Place::Link(link)) => link,
+            Ok(Place::Free(..)) | Err(LinkError::Occupied { .. }) => return Err(is_no_space(&name)),
+            Err(error) => return Err(at_place(error)),
         };
         let genesis = SpaceLink::decode(&link, &settings.network.volume_owner())
             .map(|link| link.genesis().clone())

@@ -74,7 +74,11 @@ fn say_it(name: &str, before: Option<Cause>, now: Option<Cause>, pending: Pendin
             files_in_words(pending.file_count)
         ),
     };
-    say(format_args!(
-        "{words}{waiting}; ask the drive's owner to `share` it with you if you are to write there"
-    ));
+    let way_back = match now {
+        Some(Cause::TakenOff) => {
+            "if you are to have it, and mount the drive again then: this mount does not come back to it"
+        }
+        _ => "if you are to write there",
+    };
+    say(format_args!("{words}{waiting}; ask the drive's owner to `share` it with you {way_back}"));
 }
