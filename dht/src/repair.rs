@@ -10,8 +10,8 @@
 //! it to those who are, and gives it to those who lack it. Without that, a block whose holders all stop being responsible
 //! at once, as when many nodes join, would be looked for where it never comes. (`handover`)
 //!
-//! Rounds run at the start, when the overlay sees somebody come, go or move, and now and then; who comes and goes all the
-//! time wakes nobody all the time (`early`). What is fetched is fetched at a bounded rate, so that users are served meanwhile.
+//! Rounds run at the start, when the overlay sees somebody come, go or move, when somebody asks how it is, and now and then; who comes
+//! and goes all the time wakes nobody all the time (`early`), nor does who asks. What is fetched is fetched at a bounded rate, so that users are served meanwhile.
 //! Blocks that were found damaged are fetched at once, and a scrub rereads all of them from time to time.
 //!
 //! Not here: replacing a register's member that is gone for good, which takes a new epoch and its owner's word.
@@ -31,6 +31,7 @@ use std::time::Duration;
 use overlay::{Contact, NodeId, Overlay};
 use reactor::JoinHandle;
 use reactor::cell::RefCell;
+use reactor::sync::Mutex;
 
 use crate::address::Address;
 use crate::block_store::GetError;
@@ -54,6 +55,10 @@ const NEIGHBOURS: usize = WIDTH + 2;
 
 /// How soon a round follows one that left something missing.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// How soon a round that somebody asks for may follow the last one, and how many times as long as one takes: asking costs one message.
+const ASKED_PAUSE: Duration = Duration::from_secs(1);
+const ASKED_REST: u32 = 4;
 
 /// How rarely a node whose store is full tries to fetch what it lacks.
 const FULL_PAUSE_MAX: Duration = Duration::from_secs(3600);
@@ -137,6 +142,8 @@ pub struct Repair<O> {
     handed_over: Rc<RefCell<HandedOver>>,
     /// What nodes say of themselves, as far as it counts.
     steady: Rc<RefCell<Steady>>,
+    /// Held by a round.
+    turn: Rc<Mutex<()>>,
 }
 
 impl<O> Clone for Repair<O> {
@@ -147,6 +154,7 @@ impl<O> Clone for Repair<O> {
             pace: self.pace,
             handed_over: self.handed_over.clone(),
             steady: self.steady.clone(),
+            turn: self.turn.clone(),
         }
     }
 }
@@ -167,16 +175,17 @@ impl<O: Overlay + 'static> Repair<O> {
     pub fn new(overlay: O, node: Rc<Node>, pace: Pace) -> Repair<O> {
         let links = Links::new(overlay, Some(node.clone()), node.replicas());
         let (handed_over, steady) = (Rc::default(), Rc::default());
-        Repair { links: Rc::new(links), node, pace, handed_over, steady }
+        Repair { links: Rc::new(links), node, pace, handed_over, steady, turn: Rc::new(Mutex::new(())) }
     }
 
     /// Runs rounds, fetches of damaged blocks, and scrubs until the returned value is dropped.
     pub fn start(&self) -> Running {
         let (rounds, wanted, scrubs, removals) = (self.clone(), self.clone(), self.clone(), self.clone());
-        let views = self.clone();
+        let (views, asked) = (self.clone(), self.clone());
         let coroutines = vec![
             reactor::spawn(move || rounds.run_rounds()),
             reactor::spawn(move || views.follow_changes()),
+            reactor::spawn(move || asked.run_asked_rounds()),
             reactor::spawn(move || {
                 loop {
                     wanted.node.wait_for_wanted();
@@ -230,6 +239,17 @@ impl<O: Overlay + 'static> Repair<O> {
         }
     }
 
+    /// Runs a round for whoever asks how it is, and no more than a part of the time.
+    fn run_asked_rounds(&self) {
+        loop {
+            self.node.wait_until_asked();
+            let began = reactor::now();
+            self.round();
+            let took = reactor::now().saturating_duration_since(began);
+            reactor::sleep(ASKED_PAUSE.max(took * ASKED_REST));
+        }
+    }
+
     /// Has the node act by who is near now, though a round goes on that began by another view.
     fn follow_changes(&self) {
         let mut watch = self.links.overlay.watch();
@@ -252,11 +272,12 @@ impl<O: Overlay + 'static> Repair<O> {
         (neighbours, mark)
     }
 
-    /// Compares with every neighbour once and fetches what is missing.
+    /// Compares with every neighbour once and fetches what is missing, after whoever does so now.
     ///
     /// # Suspends
     /// For as long as that takes.
     pub fn round(&self) -> Report {
+        let _turn = self.turn.lock();
         let mut report = Report::default();
         let (neighbours, view) = self.look_around();
         let ids: Vec<NodeId> = neighbours.iter().map(|contact| contact.id).collect();

@@ -325,6 +325,8 @@ fn serve_reports(
     let needed = Rights { read: true, ..Rights::default() };
     service.on::<ReportMethod>(move |context, (), _| {
         peers.check(context.peer.as_ref(), needed).map_err(|error| ReportRefused(error.to_string()))?;
+        // Whoever wants to know how it is now asks once more.
+        storage.compare_soon();
         let usage = storage.usage();
         let report = Report {
             version: env!("CARGO_PKG_VERSION").into(),

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use overlay::NodeId;
 use reactor::rpc::Method;
@@ -80,6 +81,16 @@ pub(crate) struct OwnCopies {
     pub(crate) not_compared_with: Vec<Hex<[u8; 32]>>,
     /// How many seconds ago the oldest of these comparisons began.
     pub(crate) compared_s_ago: Option<u64>,
+    /// In milliseconds, by which it is told whether it is of now.
+    #[serde(default)]
+    pub(crate) compared_ms_ago: Option<u64>,
+}
+
+impl OwnCopies {
+    /// They were compared before what is asked for: nothing is known of what was stored since.
+    pub(crate) fn are_of_before(&mut self) {
+        self.not_compared_with.append(&mut self.lacked_nothing_of);
+    }
 }
 
 impl From<dht::node::OwnCopies> for OwnCopies {
@@ -89,11 +100,20 @@ impl From<dht::node::OwnCopies> for OwnCopies {
             lacked_nothing_of: told.lacked_nothing_of.iter().map(|id| Hex(id.0)).collect(),
             not_compared_with: told.not_compared_with.iter().map(|id| Hex(id.0)).collect(),
             compared_s_ago: told.compared_ago.map(|ago| ago.as_secs()),
+            compared_ms_ago: told.compared_ago.map(|ago| ago.as_millis() as u64),
         }
     }
 }
 
 impl Report {
+    /// Whether what it says of its copies is of comparisons none of which began more than `within` before it was asked: with the others, or
+    /// with nobody where there is nobody else.
+    pub(crate) fn has_compared_within(&self, within: Duration) -> bool {
+        let Some(own) = &self.own_copies else { return false };
+        let alone = own.lacked_nothing_of.is_empty() && own.not_compared_with.is_empty();
+        alone || own.compared_ms_ago.is_some_and(|ago| u128::from(ago) <= within.as_millis())
+    }
+
     /// What keeps it from taking writes, or else is wrong with it, in a few words.
     pub(crate) fn fault(&self) -> Option<String> {
         if let Some(failure) = &self.failure {

@@ -30,7 +30,7 @@ use crate::output;
 use crate::owner::OwnerAway;
 use crate::process;
 use crate::remove::on_each;
-use crate::report::{Report, ReportMethod, ReportRefused};
+use crate::report::{OwnCopies, Report, ReportMethod, ReportRefused};
 use crate::volume::{self, Keepers, Older};
 use advice::advice;
 use health::{Health, Incomplete, Lack, RootInZone, RootKeepers, Witness};
@@ -38,6 +38,9 @@ use render::render;
 
 /// A node that takes longer is as good as down for whoever waits for a file.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// How long `status` waits until all have compared what they have, and how often it looks.
+const COMPARE_LIMIT: Duration = Duration::from_secs(20);
+const COMPARE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What `status` found.
 #[derive(Debug, Serialize)]
@@ -209,17 +212,8 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
         *contact = record.into_iter().fold(contact.clone(), Contact::with_record);
     }
     let asked: Vec<Contact> = known.iter().map(|(_, contact)| contact.clone()).collect();
-    let reports = on_each(overlay, &asked, |overlay, contact| {
-        match overlay.call::<ReportMethod>(contact, &(), Bytes::new(), ANSWER_LIMIT) {
-            Ok((report, _)) => Ok(report),
-            Err(error) => Err(in_plain_words(&error)),
-        }
-    });
-    let answers = known.into_iter().zip(reports);
-    let answers = answers.map(|((number, contact), report)| {
-        (number, contact, report.unwrap_or_else(|| Err("interrupted".into())))
-    });
-    let answers = answers.collect();
+    let answers = known.into_iter().zip(reports_of_now(overlay, &asked));
+    let answers = answers.map(|((number, contact), report)| (number, contact, report)).collect();
     let how = |contact: &Contact| Some((contact.id, overlay.peers().how(&contact.public_key)?));
     let reached: BTreeMap<NodeId, How> = asked.iter().filter_map(how).collect();
     keepers.follow(&client.block_store(), ANSWER_LIMIT);
@@ -238,6 +232,43 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
         node.reached = reached.get(&NodeId(node.id.0)).copied();
     }
     Ok(overview)
+}
+
+/// What each node says of itself, once it has compared what it has with the others since it was asked, as far as that does not take too
+/// long: with what was stored without it a moment ago it would say that nothing is lacking.
+fn reports_of_now(overlay: &Node, nodes: &[Contact]) -> Vec<Result<Report, String>> {
+    let began = reactor::now();
+    loop {
+        let since = reactor::now() - began;
+        let reports = on_each(overlay, nodes, |overlay, contact| {
+            match overlay.call::<ReportMethod>(contact, &(), Bytes::new(), ANSWER_LIMIT) {
+                Ok((report, _)) => Ok(report),
+                Err(error) => Err(in_plain_words(&error)),
+            }
+        });
+        let mut reports: Vec<Result<Report, String>> =
+            reports.into_iter().map(|report| report.unwrap_or_else(|| Err("interrupted".into()))).collect();
+        let is_of_now = |report: &Result<Report, String>| match report {
+            Ok(report) => report.has_compared_within(since),
+            // Not healthy in any case.
+            Err(_) => true,
+        };
+        let all_answer = reports.iter().all(Result::is_ok);
+        if !all_answer || reports.iter().all(is_of_now) {
+            return reports;
+        }
+        if since >= COMPARE_LIMIT {
+            // They may lack what was stored since their last comparison.
+            for report in reports.iter_mut().filter(|report| !is_of_now(report)) {
+                report
+                    .iter_mut()
+                    .filter_map(|report| report.own_copies.as_mut())
+                    .for_each(OwnCopies::are_of_before);
+            }
+            return reports;
+        }
+        reactor::sleep(COMPARE_PAUSE);
+    }
 }
 
 fn root_status(keepers: &Keepers, nodes: &Nodes) -> RootStatus {

@@ -84,6 +84,9 @@ pub struct Node {
     neighbourhood: RefCell<Neighbourhood>,
     caught_up: RefCell<CaughtUp>,
     comparisons: RefCell<Comparisons>,
+    /// Somebody wants to know how these are now.
+    is_asked: Cell<bool>,
+    asked: Signal,
     replicas: Cell<usize>,
     wanted: RefCell<BTreeSet<Address>>,
     wanted_registers: RefCell<BTreeMap<RegisterAddress, Membership>>,
@@ -116,6 +119,8 @@ impl Node {
             neighbourhood: RefCell::new(Neighbourhood::of(own)),
             caught_up: RefCell::default(),
             comparisons: RefCell::default(),
+            is_asked: Cell::new(false),
+            asked: Signal::new(),
             replicas: Cell::new(replicas),
             wanted: RefCell::default(),
             wanted_registers: RefCell::default(),

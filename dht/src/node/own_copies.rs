@@ -2,8 +2,10 @@
 //!
 //! A node whose disk was replaced answers, takes writes, and has nothing. That it has what it should have is therefore never
 //! inferred from its answering: it is said by rounds of repair that ended with nothing missing, each with somebody else who keeps
-//! some of the same, and each has a time. Since then something may have been stored that did not reach this node; the next round
-//! finds that. What was listed and is not here is counted at once, before it is fetched, and once, however many list it.
+//! some of the same, and each has a time. Since then something may have been stored that did not reach this node, which need not have
+//! noticed that it was slow, frozen or cut off: only the next round finds that. So whoever is to say that nothing is lacking *now* has
+//! a round run first ([`Node::compare_soon`]), and goes by no comparison that began before he asked. What was listed and is not here is
+//! counted at once, before it is fetched, and once, however many list it.
 //!
 //! [`super::caught_up`] answers another question: whether the network could do without somebody else.
 
@@ -65,6 +67,22 @@ impl Node {
     /// Whether this node has its copies, as far as it knows now.
     pub fn own_copies(&self) -> OwnCopies {
         self.comparisons.borrow().told(reactor::now())
+    }
+
+    /// Has a round run soon: somebody wants to know how it is now.
+    pub fn compare_soon(&self) {
+        self.is_asked.set(true);
+        self.asked.notify_all();
+    }
+
+    /// Waits until somebody wants to know how it is.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub(crate) fn wait_until_asked(&self) {
+        while !self.is_asked.take() {
+            self.asked.wait();
+        }
     }
 
     /// A round of comparisons begins, with these: what was compared with others says nothing of who is responsible now.

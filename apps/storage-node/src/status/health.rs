@@ -233,7 +233,13 @@ mod tests {
 
     fn compared(lacking: u64, with: std::ops::Range<u8>) -> OwnCopies {
         let lacked_nothing_of = with.map(|number| Hex([number; 32])).collect();
-        OwnCopies { lacking, lacked_nothing_of, not_compared_with: Vec::new(), compared_s_ago: Some(59) }
+        OwnCopies {
+            lacking,
+            lacked_nothing_of,
+            not_compared_with: Vec::new(),
+            compared_s_ago: Some(59),
+            compared_ms_ago: Some(59_000),
+        }
     }
 
     /// Three disks were replaced one after the other, each as soon as `status` said healthy, and everything was lost.
