@@ -223,6 +223,36 @@ impl Plan {
     }
 }
 
+/// Opens a volume through a cache, by what the nodes say of its root, or, where no quorum of them answers, by the first of `starts` of which
+/// enough is here: a command may have seen a newer state than a mount has fetched. That they are away may be known already.
+///
+/// # Errors
+/// Those of `open`.
+///
+/// # Suspends
+/// As `open` does.
+pub(crate) fn open_by(
+    nodes: &Rc<dyn BlockStore>,
+    root: &Rc<KeptRoot>,
+    starts: Vec<Record>,
+    are_away: bool,
+    mut open: impl FnMut(Rc<CachedStore>) -> Result<Rc<Volume>, OpenError>,
+) -> Result<Rc<Volume>, OpenError> {
+    let without = |start| Rc::new(CachedStore::without_nodes(nodes.clone(), root.clone(), start));
+    let mut starts = starts.into_iter();
+    let mut opened = match starts.next() {
+        Some(start) if are_away => open(without(start)),
+        start => open(Rc::new(CachedStore::new(nodes.clone(), root.clone(), start))),
+    };
+    while let Err(OpenError::Tree(_)) = &opened
+        && root.offline_for().is_some()
+        && let Some(start) = starts.next()
+    {
+        opened = open(without(start));
+    }
+    opened
+}
+
 /// As [`Cache::open_view`], of any volume that is open through a cache.
 ///
 /// # Errors
@@ -308,18 +338,10 @@ impl Cache {
         self.disk.root(register, what)
     }
 
-    /// Puts it before the drive's store; where no quorum answers, the drive may be opened by `start`.
-    pub(crate) fn before(
-        &self,
-        store: Rc<dyn BlockStore>,
-        root: Rc<KeptRoot>,
-        start: Option<Record>,
-        keys: &VolumeKeys,
-    ) -> Rc<dyn BlockStore> {
-        *self.drive.root.borrow_mut() = Some(root.clone());
-        let store = Rc::new(CachedStore::new(store, root, start));
-        *self.opened.borrow_mut() = Some((store.clone(), keys.clone()));
-        store
+    /// What is put before its store is the drive's.
+    pub(crate) fn is_drives(&self, root: Rc<KeptRoot>, store: Rc<CachedStore>, keys: &VolumeKeys) {
+        *self.drive.root.borrow_mut() = Some(root);
+        *self.opened.borrow_mut() = Some((store, keys.clone()));
     }
 
     /// For how long no quorum of the drive's nodes has answered, if it is offline.
@@ -346,36 +368,38 @@ impl Cache {
         names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("root-"))
     }
 
-    /// The root that a volume may be opened by without the nodes: the newest that this machine has seen, and no older one. Where an older
-    /// state is accepted, what was kept is forgotten.
+    /// The roots that a volume may be opened by without the nodes, the newest first: that is the newest that this machine has seen, and
+    /// there is none without it; the others are for where not all of it is here. Where an older state is accepted, what was kept is
+    /// forgotten.
     ///
     /// # Errors
     /// `Failure::Internal` if the register is not open in `client`.
     ///
     /// # Suspends
     /// While it is read.
-    pub(crate) fn start(
+    pub(crate) fn starts(
         &self,
         client: &Client<Rc<Node>>,
         root: &KeptRoot,
         accept_rollback: bool,
-    ) -> Result<Option<Record>, Failure> {
+    ) -> Result<Vec<Record>, Failure> {
         let register = root.register();
         if accept_rollback {
             self.disk.forget_roots(register);
         }
-        let Some(kept) = root.kept() else { return Ok(None) };
+        let kept = root.kept();
+        let Some(newest) = kept.first() else { return Ok(kept) };
         let is_newest = client.seen(register).is_none_or(|(version, header_hash)| {
-            kept.version > version || (kept.version == version && kept.header_hash == header_hash)
+            newest.version > version || (newest.version == version && newest.header_hash == header_hash)
         });
         if !is_newest {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         // It was seen, whether or not there was time to write that down: nothing older may be taken for the newest.
         client
-            .expect_at_least(register, kept.version, kept.header_hash)
+            .expect_at_least(register, newest.version, newest.header_hash)
             .map_err(|error| Failure::Internal(error.to_string()))?;
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     /// Has `status` say what of `volume` waits while it is offline.

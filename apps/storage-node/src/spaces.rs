@@ -33,7 +33,7 @@ use reactor::crypto::PublicKey;
 use reactor::sync::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, open_by};
 use crate::client;
 use crate::client_directory::{self, ClientDirectory};
 use crate::errors::Failure;
@@ -209,15 +209,17 @@ impl Spaces {
             Seen::recall(&store, register, directory, self.accept_rollback, kept.clone())
         };
         let seen = self.seen_directory.as_ref().map(recall).transpose().map_err(damaged)?;
-        let start = match (&self.cache, &kept) {
-            (Some(cache), Some(root)) => cache.start(&store, root, self.accept_rollback).map_err(damaged)?,
-            _ => None,
+        let mut starts = match (&self.cache, &kept) {
+            (Some(cache), Some(root)) => cache.starts(&store, root, self.accept_rollback).map_err(damaged)?,
+            _ => Vec::new(),
         };
         // What a command says, it says of the nodes.
-        let start = start.filter(|_| self.keep != Keep::Nothing);
-        let read = self.read_root(&store, &register, start.is_some())?;
+        if self.keep == Keep::Nothing {
+            starts.clear();
+        }
+        let read = self.read_root(&store, &register, !starts.is_empty())?;
         let is_offline = read.is_none();
-        let record = read.or_else(|| start.clone()).ok_or_else(away)?;
+        let record = read.or_else(|| starts.first().cloned()).ok_or_else(away)?;
         let secret = self.user.identity.sealing_key();
         let root = open_root(&record.payload, record.version, &secret).map_err(|error| match error {
             // Any writer can say so: it is no word of the owner's.
@@ -266,12 +268,18 @@ impl Spaces {
         (options.cache_bytes, options.dirty_bytes_max) = (MEMORY_BYTES, MEMORY_BYTES);
         let keys = VolumeKeys { register, secret, readers: Vec::new() };
         let nodes: Rc<dyn BlockStore> = Rc::new(store);
-        let cached = kept.map(|root| match start.filter(|_| is_offline) {
-            None => Rc::new(CachedStore::new(nodes.clone(), root, None)),
-            Some(start) => Rc::new(CachedStore::without_nodes(nodes.clone(), root, start)),
-        });
-        let blocks = cached.clone().map_or(nodes, |cached| cached);
-        let volume = Volume::open(blocks, keys.clone(), options).map_err(|error| match error {
+        let mut through = None;
+        let opened = match kept {
+            None => Volume::open(nodes, keys, options),
+            Some(root) => {
+                let starts = if is_offline { starts } else { Vec::new() };
+                open_by(&nodes, &root, starts, is_offline, |store| {
+                    through = Some((store.clone(), keys.clone()));
+                    Volume::open(store, keys.clone(), options.clone())
+                })
+            }
+        };
+        let volume = opened.map_err(|error| match error {
             OpenError::Read(error) => not_read(error),
             OpenError::Root(error) => not_opened(error),
             other => Refused::new(Errno::EIO, other.to_string()),
@@ -284,7 +292,7 @@ impl Spaces {
         // That he may only read is no news to somebody who could only read when he opened it.
         let told = Cell::new(volume.shut_for().filter(|cause| *cause == Cause::ReadsOnly));
         let (name, was_writer) = (name.to_owned(), Cell::new(may_write));
-        let cached = cached.map(|store| Cached { volume: volume.clone(), store, keys });
+        let cached = through.map(|(store, keys)| Cached { volume: volume.clone(), store, keys });
         let opened =
             Opened { name, volume: volume.clone(), cached, told, was_writer, _seen: seen, directory, waits };
         self.state.opened.borrow_mut().push(opened);

@@ -478,6 +478,7 @@ mod tests {
                 lacked_nothing_of: all.clone(),
                 not_compared_with: Vec::new(),
                 compared_s_ago: Some(1),
+                compared_ms_ago: Some(1000),
             });
         }
         super::overview(network, answers, root)

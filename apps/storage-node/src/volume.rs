@@ -16,7 +16,7 @@ use filesystem::volume::{OpenError, Options, Volume};
 use overlay::{Node, NodeId};
 use serde::Serialize;
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::client_directory::{self, ClientDirectory};
 use crate::errors::Failure;
 use crate::home::Home;
@@ -307,15 +307,19 @@ pub(crate) fn open(
     let recall =
         |directory| Seen::recall(client, keys.register, directory, opening.accept_rollback, root.clone());
     let seen = opening.seen_directory.map(recall).transpose()?;
-    let store: Rc<dyn BlockStore> = match opening.cache.zip(root) {
-        Some((cache, root)) => {
-            let start = cache.start(client, &root, opening.accept_rollback)?;
-            cache.before(Rc::new(client.clone()), root, start, &keys)
-        }
-        None => Rc::new(client.clone()),
-    };
+    let store: Rc<dyn BlockStore> = Rc::new(client.clone());
     let options = opening.options(user, user.passport.rights().write);
-    let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
+    let opened = match opening.cache.zip(root) {
+        Some((cache, root)) => {
+            let starts = cache.starts(client, &root, opening.accept_rollback)?;
+            cache::open_by(&store, &root, starts, false, |store| {
+                cache.is_drives(root.clone(), store.clone(), &keys);
+                Volume::open(store, keys.clone(), options.clone())
+            })
+        }
+        None => Volume::open(store, keys, options),
+    };
+    let volume = opened.map_err(|error| not_open(error, &keepers))?;
     if let Some(seen) = &seen
         && let Err(failure) = seen.remember_keepers()
     {

@@ -19,6 +19,8 @@ pub struct KeptRoot {
     what: String,
     newest: RefCell<Option<Record>>,
     saved_version: Cell<u64>,
+    /// What it was tried to open it by without the nodes.
+    opened_by: Cell<Option<u64>>,
     silence: RefCell<Silence>,
     /// How long this machine had slept when the silence was told.
     slept_before: Cell<Duration>,
@@ -33,6 +35,7 @@ impl DiskCache {
             what: what.into(),
             newest: RefCell::new(None),
             saved_version: Cell::new(0),
+            opened_by: Cell::new(None),
             silence: RefCell::default(),
             slept_before: Cell::default(),
         });
@@ -87,13 +90,13 @@ impl KeptRoot {
         &self.register
     }
 
-    /// Returns the newest root of the volume that any client of this cache has kept.
+    /// Returns the roots of the volume that clients of this cache have kept, the newest first.
     ///
     /// # Suspends
     ///
     /// While the files are read.
-    pub fn kept(&self) -> Option<Record> {
-        roots::newest(&self.cache.directory, &self.cache.key, &self.register).unwrap_or_default()
+    pub fn kept(&self) -> Vec<Record> {
+        roots::kept(&self.cache.directory, &self.cache.key, &self.register).unwrap_or_default()
     }
 
     /// Makes the newest root that was seen durable here, and says whether it is as new as `version`. It is to be so before
@@ -153,11 +156,17 @@ impl KeptRoot {
         self.slept_before.set(reactor::slept());
     }
 
-    /// The volume is opened as this machine saw it last.
+    /// The volume is opened as this machine saw it last, or an older one.
     pub(super) fn tell_opened_without(&self, version: u64) {
-        // Of a user who was removed that has been said, and is not the nodes' fault.
-        if self.offline_for().is_none() {
-            let what = &self.what;
+        let what = &self.what;
+        let is_older = self.opened_by.replace(Some(version)).is_some_and(|tried| version < tried);
+        if is_older {
+            tracing::warn!(
+                version,
+                "not all that this machine saw last of {what} is in its cache: it is opened as it was before, until the nodes answer"
+            );
+        } else if self.offline_for().is_none() {
+            // Of a user who was removed that has been said, and is not the nodes' fault.
             tracing::warn!(
                 version,
                 "the nodes that keep the root of {what} do not answer: it is opened as this machine saw it last"

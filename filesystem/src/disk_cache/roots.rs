@@ -72,24 +72,22 @@ pub(super) fn save(
     fs::write_atomically(directory.join(name), encode(key, register, record), 0o600)
 }
 
-/// Returns the newest that any client kept of this register.
+/// Returns what clients kept of this register, the newest first, each version once.
 ///
 /// # Suspends
 ///
 /// While the files are read.
-pub(super) fn newest(
-    directory: &Path,
-    key: &[u8; 32],
-    register: &RegisterAddress,
-) -> io::Result<Option<Record>> {
-    let mut newest: Option<Record> = None;
+pub(super) fn kept(directory: &Path, key: &[u8; 32], register: &RegisterAddress) -> io::Result<Vec<Record>> {
+    let mut kept: Vec<Record> = Vec::new();
     for name in names(directory, register)? {
         let limit = HEAD_SIZE + PAYLOAD_SIZE_BYTES_MAX + PROOF_SIZE;
         // One that is damaged is as good as none: another's may be whole.
         let Ok(bytes) = fs::read(directory.join(name), limit) else { continue };
-        newest = decode(key, register, &bytes).into_iter().chain(newest).max_by_key(|record| record.version);
+        kept.extend(decode(key, register, &bytes));
     }
-    Ok(newest)
+    kept.sort_by_key(|record| std::cmp::Reverse(record.version));
+    kept.dedup_by_key(|record| record.version);
+    Ok(kept)
 }
 
 /// Removes all of this register: an older state was accepted, and none of them is to come back.
@@ -121,6 +119,10 @@ fn names(directory: &Path, register: &RegisterAddress) -> io::Result<Vec<String>
 mod tests {
     use super::*;
 
+    fn newest(directory: &Path, key: &[u8; 32], register: &RegisterAddress) -> io::Result<Option<Record>> {
+        kept(directory, key, register).map(|kept| kept.into_iter().next())
+    }
+
     fn record(version: u64) -> Record {
         Record {
             version,
@@ -139,7 +141,7 @@ mod tests {
             assert_eq!(newest(path, &key, &register).unwrap(), None);
             save(path, "client", &key, &register, &record(7)).unwrap();
             save(path, "client-2", &key, &register, &record(5)).unwrap();
-            assert_eq!(newest(path, &key, &register).unwrap(), Some(record(7)));
+            assert_eq!(kept(path, &key, &register).unwrap(), [record(7), record(5)]);
             assert_eq!(newest(path, &[3; 32], &register).unwrap(), None);
             assert_eq!(newest(path, &key, &RegisterAddress([4; 32])).unwrap(), None);
             let file = path.join("root-client-0202020202020202");
