@@ -19,9 +19,6 @@ pub(crate) struct Demand {
 /// The milliseconds of delay for which the goals name a time of their own.
 const DELAY_ASKED: u32 = 25;
 
-/// The first reply is to be there within so long, whatever the pair.
-pub(crate) const FIRST_REPLY: Duration = Duration::from_secs(1);
-
 /// Two who share a network, or a router that turns round what is for it, are direct within that.
 pub(crate) const SHARED: Duration = Duration::from_secs(1);
 
@@ -68,6 +65,14 @@ pub(crate) struct Hardship {
 impl From<&Arguments> for Hardship {
     fn from(arguments: &Arguments) -> Hardship {
         Hardship { is_open: arguments.open, loss: arguments.loss, delay: arguments.delay }
+    }
+}
+
+impl Hardship {
+    /// The first reply is to be there within so long, whatever the pair.
+    pub(crate) fn first_reply(self) -> Duration {
+        // A lost packet of a handshake by TCP is sent again after a second.
+        Duration::from_secs(if self.loss > 0 { 3 } else { 1 })
     }
 }
 

@@ -13,7 +13,7 @@ use benches::table::Table;
 use serde_json::Value;
 
 use crate::Arguments;
-use crate::demands::{self, FIRST_REPLY, demand};
+use crate::demands::{self, Hardship, demand};
 use crate::nat_lab::{Kind, Lab, Site};
 use crate::network::{Network, text};
 
@@ -67,8 +67,7 @@ pub(crate) fn run(program: &Path, kinds: &[Kind], arguments: &Arguments) -> io::
         }
     }
     println!("{}", table(&found, arguments));
-    let is_met =
-        |pair: &(Kind, Kind), calls: &[Found]| is_met(calls, demand(pair.0, pair.1, arguments.into()));
+    let is_met = |pair: &(Kind, Kind), calls: &[Found]| is_met(calls, *pair, arguments.into());
     let unmet = found.iter().filter(|(pair, calls)| !is_met(pair, calls)).count();
     println!("{} of {} pairs are as demanded", found.len() - unmet, found.len());
     Ok(found.values().flatten().all(|call| call.first_reply_ms.is_some()) && !(arguments.strict && unmet > 0))
@@ -145,7 +144,7 @@ fn table(found: &BTreeMap<(Kind, Kind), Vec<Found>>, arguments: &Arguments) -> T
             of(|call| call.round_trip_ms),
             direct_share(calls),
             asked,
-            if is_met(calls, demand) { "yes" } else { "NO" }.to_owned(),
+            if is_met(calls, (*from, *to), arguments.into()) { "yes" } else { "NO" }.to_owned(),
         ]);
     }
     table
@@ -158,10 +157,11 @@ fn direct_share(calls: &[Found]) -> String {
     format!("{direct} of {} ({:.0} to {:.0} %)", calls.len(), least * 100.0, most * 100.0)
 }
 
-fn is_met(calls: &[Found], demand: demands::Demand) -> bool {
+fn is_met(calls: &[Found], (from, to): (Kind, Kind), hardship: Hardship) -> bool {
+    let demand = demand(from, to, hardship);
     let within =
         |value: Option<f64>, limit: Duration| value.is_some_and(|ms| ms <= limit.as_secs_f64() * 1e3);
-    let replies = calls.iter().all(|call| within(call.first_reply_ms, FIRST_REPLY));
+    let replies = calls.iter().all(|call| within(call.first_reply_ms, hardship.first_reply()));
     let direct = demand.direct_within.is_none_or(|limit| {
         let count = calls.iter().filter(|call| within(call.direct_after_ms, limit)).count();
         count * 10 >= calls.len() * demand.of_ten as usize
