@@ -16,7 +16,10 @@ pub const FILES: [&str; 2] = ["certificate.pem", "key.pem"];
 /// Fails when a file cannot be written.
 pub fn write(directory: &Path) -> io::Result<()> {
     let made = rcgen::generate_simple_self_signed([NAME.to_string()]).map_err(io::Error::other)?;
-    fs::create_dir_all(directory)?;
-    fs::write(directory.join(FILES[0]), made.cert.pem())?;
-    fs::write(directory.join(FILES[1]), made.signing_key.serialize_pem())
+    let write = || {
+        fs::create_dir_all(directory)?;
+        fs::write(directory.join(FILES[0]), made.cert.pem())?;
+        fs::write(directory.join(FILES[1]), made.signing_key.serialize_pem())
+    };
+    write().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
 }
