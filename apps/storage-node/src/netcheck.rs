@@ -139,11 +139,18 @@ fn ask(
     let trial = OnceCell::new();
     let look = || {
         let overlay = client.overlay();
-        let mut contacts = all_of(overlay, &nodes);
+        let ids_of =
+            |contacts: &[Contact]| contacts.iter().map(|contact| contact.id).collect::<Vec<NodeId>>();
+        // Joining has just looked for our neighbours: who is asked for is mostly among them, and each lookup is a round trip to the
+        // farthest of them.
+        let mut contacts = known(overlay, &nodes);
+        let is_met = |id: NodeId| overlay.contacts().iter().any(|(contact, _)| contact.id == id);
+        if to.is_none_or(|name| !nodes.named(&ids_of(&contacts), name).is_ok_and(is_met)) {
+            contacts = all_of(overlay, &nodes);
+        }
         if let Some(name) = to {
             let wanted = loop {
-                let ids: Vec<NodeId> = contacts.iter().map(|contact| contact.id).collect();
-                match nodes.named(&ids, name) {
+                match nodes.named(&ids_of(&contacts), name) {
                     // It may be met over a relay only, or have just come.
                     Err(Failure::NoSuchNode { .. }) if reactor::now() < began + limit => {
                         reactor::sleep(LOOK_EVERY);
@@ -160,7 +167,7 @@ fn ask(
             contacts.retain(|contact| contact.id == wanted);
         }
         client.map_ports(mapping);
-        let all = all_of(overlay, &nodes);
+        let all = known(overlay, &nodes);
         let relays = relays_of(&all);
         let trial = trial.get_or_init(|| Trial::begin(mapping, all.iter().any(is_elsewhere)));
         let mut found = (Vec::new(), Vec::new());
@@ -212,6 +219,11 @@ fn is_elsewhere(contact: &Contact) -> bool {
 /// The nodes that a lookup finds, and those that are known of and don't answer: that is what is to be seen.
 fn all_of(overlay: &Node, nodes: &Nodes) -> Vec<Contact> {
     overlay.lookup(&overlay.id(), CONTACTS_MAX);
+    known(overlay, nodes)
+}
+
+/// The nodes that have been met by now, and those that are known of and were not.
+fn known(overlay: &Node, nodes: &Nodes) -> Vec<Contact> {
     let mut contacts: Vec<Contact> = overlay.contacts().into_iter().map(|(contact, _)| contact).collect();
     let is_met = |node: &Listed| contacts.iter().any(|contact| contact.id == node.id());
     let unmet: Vec<Contact> = nodes.present().filter(|node| !is_met(node)).map(Listed::contact).collect();
