@@ -246,7 +246,8 @@ impl<O: Overlay + 'static> Repair<O> {
             let began = reactor::now();
             self.round();
             let took = reactor::now().saturating_duration_since(began);
-            reactor::sleep(ASKED_PAUSE.max(took * ASKED_REST));
+            // One that fetched for an hour is no reason to know nothing for four: rounds come with each period anyhow.
+            reactor::sleep((took * ASKED_REST).min(self.pace.period).max(ASKED_PAUSE));
         }
     }
 
