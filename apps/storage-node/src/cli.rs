@@ -351,7 +351,7 @@ pub(crate) struct Run {
     /// The node's home, as `up` made it (HOME/nodes/2)
     #[arg(long, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
-    /// Address to listen on: one of this machine's, 0.0.0.0 for all of IPv4, or [::] for all of both families [default: the one used
+    /// Address to listen on: one of this machine's, 0.0.0.0 for all of IPv4, or `[::]` for all of both families [default: the one used
     /// last; another port is taken if that one is not free]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
