@@ -182,9 +182,9 @@ fn catching_up(nodes: &[CatchingUp]) -> String {
         .iter()
         .filter(|node| node.lacking > 0)
         .take(NAMED_MAX)
-        .map(|CatchingUp { node, lacking, .. }| match lacking {
-            1 => format!("node {node} lacks one of its copies, and has yet to get it"),
-            count => format!("node {node} lacks {count} of its copies, and has yet to get them"),
+        // It finds them as it compares, range by range: there may be more.
+        .map(|CatchingUp { node, lacking, .. }| {
+            format!("node {node} lacks {lacking} of its copies or more, and has yet to get them")
         })
         .collect();
     let lacking = nodes.iter().filter(|node| node.lacking > 0).count();
@@ -261,8 +261,8 @@ mod tests {
             [node(1, 0, false), node(2, 7, false), node(3, 0, true), node(4, 1, false), node(5, 0, true)];
         assert_eq!(
             catching_up(&mixed),
-            "node 2 lacks 7 of its copies, and has yet to get them, node 4 lacks one of its copies, and has yet to get it, nodes 3 and 5 are \
-             of an older release, and do not say what they lack, node 1 has yet to compare what it has with the others"
+            "node 2 lacks 7 of its copies or more, and has yet to get them, node 4 lacks 1 of its copies or more, and has yet to get them, \
+             nodes 3 and 5 are of an older release, and do not say what they lack, node 1 has yet to compare what it has with the others"
         );
     }
 }
