@@ -105,7 +105,9 @@ pub(crate) fn turn_out(
         Failure::Removing { reason }
     })?;
     say(format_args!("as many others as there are copies have each of {} blocks", spread.blocks));
-    say("it counts no more, and may be switched off, disk and all");
+    say(
+        "it counts no more, and may be switched off, disk and all; what it kept of the past is gone with that (`past` shows what the others keep)",
+    );
     Ok(())
 }
 
