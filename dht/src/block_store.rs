@@ -309,6 +309,10 @@ pub trait BlockStore {
     /// usual. What comes of it, [`reach`](BlockStore::reach) says a moment later. Never suspends.
     fn doubt(&self, _register: &RegisterAddress) {}
 
+    /// What this version of a register names was read, and is gone on from: whoever keeps the newest value that was seen, for when
+    /// nobody answers, keeps this one until the same is true of a newer one. Never suspends.
+    fn on_taken_over(&self, _register: &RegisterAddress, _version: u64) {}
+
     /// The latest chosen value, or `None` if none was chosen yet, which only a quorum of the register's own members can
     /// say. Linearizable: never older than any swap acknowledged before the call began.
     ///

@@ -56,9 +56,9 @@ const NEIGHBOURS: usize = WIDTH + 2;
 /// How soon a round follows one that left something missing.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// How soon a round that somebody asks for may follow the last one, and how many times as long as one takes: asking costs one message.
+/// How soon a round that somebody asks for may follow the last one, and how many times as long as that took: asking costs one message.
 const ASKED_PAUSE: Duration = Duration::from_secs(1);
-const ASKED_REST: u32 = 4;
+const ASKED_REST: u32 = 1;
 
 /// How rarely a node whose store is full tries to fetch what it lacks.
 const FULL_PAUSE_MAX: Duration = Duration::from_secs(3600);

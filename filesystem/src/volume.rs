@@ -274,7 +274,14 @@ impl Volume {
         volume.heed_collection();
         volume.start();
         volume.enter();
+        volume.stand_on(record.version);
         Ok(volume)
+    }
+
+    /// Notes that all that is asked is answered from the root of this version, and whatever was changed since. Never suspends.
+    fn stand_on(&self, version: u64) {
+        self.version.set(version);
+        self.store.on_taken_over(&self.keys.register, version);
     }
 
     fn new(

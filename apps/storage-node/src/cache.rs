@@ -244,7 +244,7 @@ pub(crate) fn open_by(
         Some(start) if are_away => open(without(start)),
         start => open(Rc::new(CachedStore::new(nodes.clone(), root.clone(), start))),
     };
-    while let Err(OpenError::Tree(_)) = &opened
+    while let Err(OpenError::Tree(_) | OpenError::JournalBase { .. }) = &opened
         && root.offline_for().is_some()
         && let Some(start) = starts.next()
     {
@@ -368,9 +368,9 @@ impl Cache {
         names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("root-"))
     }
 
-    /// The roots that a volume may be opened by without the nodes, the newest first: that is the newest that this machine has seen, and
-    /// there is none without it; the others are for where not all of it is here. Where an older state is accepted, what was kept is
-    /// forgotten.
+    /// The roots that a volume may be opened by without the nodes, the newest first. The others are for where not all of that is here; one
+    /// that is older than what this machine has seen is told to be. From the nodes nothing older is taken for new in any case. Where an
+    /// older state is accepted, what was kept is forgotten.
     ///
     /// # Errors
     /// `Failure::Internal` if the register is not open in `client`.
@@ -389,11 +389,13 @@ impl Cache {
         }
         let kept = root.kept();
         let Some(newest) = kept.first() else { return Ok(kept) };
-        let is_newest = client.seen(register).is_none_or(|(version, header_hash)| {
-            newest.version > version || (newest.version == version && newest.header_hash == header_hash)
-        });
-        if !is_newest {
-            return Ok(Vec::new());
+        if let Some((version, header_hash)) = client.seen(register) {
+            root.note_known(version);
+            // Of two that have one version it is the one that was seen.
+            let is_that = |kept: &Record| kept.version != version || kept.header_hash == header_hash;
+            if newest.version <= version {
+                return Ok(kept.into_iter().filter(is_that).collect());
+            }
         }
         // It was seen, whether or not there was time to write that down: nothing older may be taken for the newest.
         client

@@ -39,7 +39,7 @@ use render::render;
 /// A node that takes longer is as good as down for whoever waits for a file.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How long `status` waits until all have compared what they have, and how often it looks.
-const COMPARE_LIMIT: Duration = Duration::from_secs(20);
+const COMPARE_LIMIT: Duration = Duration::from_secs(60);
 const COMPARE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What `status` found.

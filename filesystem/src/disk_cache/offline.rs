@@ -1,8 +1,12 @@
 //! What a volume needs where no node answers: its newest root, kept; and whether those that keep it answer. Each volume that is
 //! opened through a cache has its own, the drive and each space in it: their roots lie with other nodes.
+//!
+//! A root that was only seen is worth little without its tree, which is fetched a moment later, or never, if the line is cut in that
+//! moment. So the last one that the volume went on from is kept beside a newer one that was seen.
 
 use std::cell::Cell;
-use std::rc::Rc;
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use dht::block_store::{Outage, Record, RegisterAddress};
@@ -11,16 +15,25 @@ use reactor::cell::RefCell;
 use super::{DiskCache, roots};
 use crate::silence::{RESTART_MAX, Silence};
 
+/// Roots that are remembered between the moment in which they are seen and that in which they are taken over.
+const SEEN_MAX: usize = 8;
+/// What the names of clients' files end with that have the one beside the newest.
+const BESIDE: &str = ".before";
+
 /// The newest root of one volume that this machine has seen, and the silence of the nodes that keep it.
 pub struct KeptRoot {
     cache: Rc<DiskCache>,
     register: RegisterAddress,
     /// "the drive", or which space, for the log.
     what: String,
-    newest: RefCell<Option<Record>>,
+    /// The last that were seen, the newest at the end.
+    seen: RefCell<VecDeque<Record>>,
+    /// The last that the volume went on from: its tree is here, as far as that was needed.
+    taken_over: RefCell<Option<Record>>,
     saved_version: Cell<u64>,
-    /// What it was tried to open it by without the nodes.
-    opened_by: Cell<Option<u64>>,
+    saved_beside: Cell<u64>,
+    /// What this machine has seen of it, or what it was tried to open it by without the nodes.
+    known: Cell<Option<u64>>,
     silence: RefCell<Silence>,
     /// How long this machine had slept when the silence was told.
     slept_before: Cell<Duration>,
@@ -33,9 +46,11 @@ impl DiskCache {
             cache: self.clone(),
             register: *register,
             what: what.into(),
-            newest: RefCell::new(None),
+            seen: RefCell::default(),
+            taken_over: RefCell::new(None),
             saved_version: Cell::new(0),
-            opened_by: Cell::new(None),
+            saved_beside: Cell::new(0),
+            known: Cell::new(None),
             silence: RefCell::default(),
             slept_before: Cell::default(),
         });
@@ -50,7 +65,7 @@ impl DiskCache {
     }
 
     fn live_roots(&self) -> Vec<Rc<KeptRoot>> {
-        self.roots.borrow().iter().filter_map(std::rc::Weak::upgrade).collect()
+        self.roots.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Has the newest roots that were seen of all open volumes on the disk.
@@ -106,16 +121,33 @@ impl KeptRoot {
     ///
     /// Until it is durable.
     pub fn keep(&self, version: u64) -> bool {
-        let newest = self.newest.borrow().clone();
+        let newest = self.seen.borrow().back().cloned();
         let Some(record) = newest.filter(|record| record.version >= version) else { return false };
         let cache = &self.cache;
         if record.version > self.saved_version.get() && !cache.is_off.get() {
-            match roots::save(&cache.directory, &cache.client, &cache.key, &self.register, &record) {
+            let save = |client: &str, record: &Record| {
+                roots::save(&cache.directory, client, &cache.key, &self.register, record)
+            };
+            // First what the newer one takes the place of, if not all of that is here yet.
+            let beside = self.taken_over.borrow().clone();
+            let beside =
+                beside.filter(|old| old.version < record.version && old.version > self.saved_beside.get());
+            let saved = beside.iter().try_for_each(|old| {
+                save(&format!("{}{BESIDE}", cache.client), old)?;
+                self.saved_beside.set(old.version);
+                Ok(())
+            });
+            match saved.and_then(|()| save(&cache.client, &record)) {
                 Ok(()) => self.saved_version.set(record.version),
                 Err(error) => cache.fail(&error),
             }
         }
         true
+    }
+
+    /// This machine has seen that version of it: what is opened without the nodes is told to be older, if it is.
+    pub fn note_known(&self, version: u64) {
+        self.known.set(self.known.get().max(Some(version)));
     }
 
     /// Returns for how long no quorum of the volume's nodes has answered, if that is long enough to be called offline: by the clock
@@ -156,10 +188,10 @@ impl KeptRoot {
         self.slept_before.set(reactor::slept());
     }
 
-    /// The volume is opened as this machine saw it last, or an older one.
-    pub(super) fn tell_opened_without(&self, version: u64) {
-        let what = &self.what;
-        let is_older = self.opened_by.replace(Some(version)).is_some_and(|tried| version < tried);
+    /// The volume is opened as this machine saw it last, or as it was before.
+    pub(super) fn tell_opened_without(&self, start: &Record) {
+        let (what, version) = (&self.what, start.version);
+        let is_older = self.known.replace(Some(version)).is_some_and(|known| version < known);
         if is_older {
             tracing::warn!(
                 version,
@@ -173,13 +205,25 @@ impl KeptRoot {
             );
         }
         self.note_opened_without();
+        *self.seen.borrow_mut() = VecDeque::from([start.clone()]);
     }
 
     pub(super) fn note_root(&self, register: &RegisterAddress, record: &Record) {
         debug_assert_eq!(*register, self.register, "one volume's store is asked for another's root");
-        let mut newest = self.newest.borrow_mut();
-        if newest.as_ref().is_none_or(|known| known.version < record.version) {
-            *newest = Some(record.clone());
+        let mut seen = self.seen.borrow_mut();
+        if seen.back().is_none_or(|known| known.version < record.version) {
+            if seen.len() == SEEN_MAX {
+                seen.pop_front();
+            }
+            seen.push_back(record.clone());
+        }
+    }
+
+    /// The volume goes on from that version of its root.
+    pub(super) fn note_taken_over(&self, version: u64) {
+        let found = self.seen.borrow().iter().find(|record| record.version == version).cloned();
+        if found.is_some() {
+            *self.taken_over.borrow_mut() = found;
         }
     }
 

@@ -239,13 +239,19 @@ impl BlockStore for CachedStore {
         self.below.doubt(register);
     }
 
+    fn on_taken_over(&self, register: &RegisterAddress, version: u64) {
+        debug_assert_eq!(register, self.root.register(), "one volume's store is told of another's root");
+        self.root.note_taken_over(version);
+        self.below.on_taken_over(register, version);
+    }
+
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
         let start = match self.start.replace(Start::Nodes) {
             Start::Nodes => None,
             Start::NodesOr(start) => Some(start),
             Start::Kept(start) => {
                 self.register.set(Some(*register));
-                self.root.tell_opened_without(start.version);
+                self.root.tell_opened_without(&start);
                 return Ok(Some(start));
             }
         };
@@ -271,7 +277,7 @@ impl BlockStore for CachedStore {
         match (read, start) {
             (Err(ReadError::NoQuorum { .. }), Some(start)) => {
                 self.register.set(Some(*register));
-                self.root.tell_opened_without(start.version);
+                self.root.tell_opened_without(&start);
                 Ok(Some(start))
             }
             (Ok(Some(record)), _) => {

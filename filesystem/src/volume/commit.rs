@@ -212,7 +212,7 @@ impl Volume {
                 drop(state);
                 let has_changes = !delta.changes.is_empty();
                 self.lease.session.borrow_mut().on_committed(&sessions, has_changes, begun, lease::now());
-                self.version.set(record.version);
+                self.stand_on(record.version);
                 self.race.on_won();
                 self.on_committed(delta.number);
                 Ok(())
@@ -266,7 +266,7 @@ impl Volume {
         }
         let is_claim = self.is_claim(&root);
         self.rebase(&root, winner.header_hash)?;
-        self.version.set(winner.version);
+        self.stand_on(winner.version);
         self.progress.notify_all();
         if is_claim {
             self.give_way();

@@ -97,7 +97,7 @@ impl Volume {
             match self.store.compare_and_swap(&self.keys.register, Some(newest.header_hash), payload) {
                 Ok(record) => {
                     self.rebase(&claim, record.header_hash)?;
-                    self.version.set(record.version);
+                    self.stand_on(record.version);
                     self.progress.notify_all();
                     return Ok(());
                 }

@@ -308,7 +308,7 @@ impl Volume {
         match newer {
             Some((root, record)) if record.version > self.version.get() => {
                 self.rebase(&root, record.header_hash)?;
-                self.version.set(record.version);
+                self.stand_on(record.version);
                 self.progress.notify_all();
                 Ok(())
             }

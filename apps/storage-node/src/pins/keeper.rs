@@ -58,6 +58,7 @@ pub(crate) fn keep(cache: Rc<Cache>, base: &Path, volume: &Rc<Volume>, spaces: R
         volume: volume.clone(),
         spaces,
         opened: RefCell::default(),
+        places: RefCell::default(),
         known: RefCell::default(),
         done: RefCell::default(),
         told: RefCell::default(),
@@ -92,6 +93,8 @@ struct Keeper {
     spaces: Rc<Spaces>,
     /// Those that pins are in, also once the drive has closed them.
     opened: RefCell<BTreeMap<RegisterAddress, Cached>>,
+    /// Which of these each pin is in that is in one.
+    places: RefCell<BTreeMap<String, RegisterAddress>>,
     known: RefCell<Rc<Known>>,
     done: RefCell<Option<Done>>,
     told: RefCell<Kept>,
@@ -163,6 +166,7 @@ impl Keeper {
         let mut look = Look {
             keeper: self,
             drive: Viewed { at: None, volume, store },
+            told_before: self.told.borrow().clone(),
             before: &before,
             now: Known::new(),
             needed: store.take_noted(),
@@ -189,8 +193,20 @@ impl Keeper {
     /// Says now and then that all is kept as it was told last, and current.
     fn tell_again(&self) {
         let mut kept = self.told.borrow().clone();
-        if kept.pins.iter().any(|pin| now_s().saturating_sub(pin.looked_s) >= TELL_INTERVAL_S) {
-            kept.pins.iter_mut().for_each(|pin| pin.looked_s = now_s());
+        let opened = self.opened.borrow();
+        // What others do in a space whose nodes are away, or that is not this user's any more, is not known.
+        let is_known = |pin: &&mut KeptPin| {
+            let place =
+                self.places.borrow().get(&pin.path).and_then(|register| opened.get(register).cloned());
+            place.is_none_or(|cached| !cached.store.is_offline() && cached.volume.shut_for().is_none())
+        };
+        let mut is_due = false;
+        for pin in kept.pins.iter_mut().filter(is_known) {
+            is_due |= now_s().saturating_sub(pin.looked_s) >= TELL_INTERVAL_S;
+            pin.looked_s = now_s();
+        }
+        drop(opened);
+        if is_due {
             self.tell(&kept);
         }
     }
@@ -208,6 +224,8 @@ impl Keeper {
 struct Look<'a> {
     keeper: &'a Keeper,
     drive: Viewed<'a>,
+    /// What was said when it began.
+    told_before: Kept,
     before: &'a Known,
     now: Known,
     needed: Noted,
@@ -279,8 +297,7 @@ impl Look<'_> {
             Err(Unread::Gone) => Some("it is not in the drive".to_owned()),
             Err(Unread::Failed(why)) => Some(why),
             Err(Unread::Away) => {
-                let told = self.keeper.told.borrow();
-                let before = told.pins.iter().find(|kept| kept.path == pin.path).cloned();
+                let before = self.told_before.pins.iter().find(|kept| kept.path == pin.path).cloned();
                 if let (Some(kept), Some(before)) = (self.kept.pins.last_mut(), before) {
                     *kept = before;
                     return false;
@@ -297,7 +314,10 @@ impl Look<'_> {
 
     /// The space that a path leads into, with the rest of the path; `None` for one in the drive itself.
     fn place_of<'p>(&self, path: &'p str) -> Result<Option<(Cached, &'p str)>, Unread> {
-        let Some((link, end)) = self.drive.volume.link_on_the_way(path)? else { return Ok(None) };
+        let Some((link, end)) = self.drive.volume.link_on_the_way(path)? else {
+            self.keeper.places.borrow_mut().remove(path);
+            return Ok(None);
+        };
         let spaces = &self.keeper.spaces;
         let link = SpaceLink::decode(&link, &spaces.owner()).ok_or(Errno::EACCES)?;
         let (space, rest) = path.split_at(end);
@@ -314,6 +334,7 @@ impl Look<'_> {
                 cached
             }
         };
+        self.keeper.places.borrow_mut().insert(path.to_owned(), link.register());
         Ok(Some((cached, rest.trim_start_matches('/'))))
     }
 
