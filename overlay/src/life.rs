@@ -25,7 +25,7 @@
 //!    ([`SETTLED`]): it has called little stored, and it is as if it had not been started. Of two that have just begun, side by side,
 //!    the younger one, or by their nonces one of them.
 //! 3. *Where neither has just begun* none stops: age is only said, and a thief says what he likes. That two are there is told
-//!    instead, by both, until somebody looks. So whoever has the key of one node stops its original by nothing, but for
+//!    instead, by both, until somebody looks; of one whose word names nobody only the log of the other tells. So whoever has the key of one node stops its original by nothing, but for
 //!    the first minutes after its start; and then the original says so, and the owner can have it go on.
 //!
 //! Who serves because the owner said so although there is another ([`Life::begin`]) stops for nobody.

@@ -1,7 +1,7 @@
 //! Which list of a space is its newest, where its newest root does not open here: as far as the values tell that nodes keep of before.
 //!
-//! A list comes into a root by a value that the owner wrote, with some copy of his home. So this home knows the newest one if it can read
-//! all that the space was since the newest one that it knows. It rarely can: nodes keep one value of each stretch of time. In what is not
+//! A list comes into a root by a value that the owner wrote, with some copy of his home; a writer can only put an older one back. So this
+//! home knows the newest one if it can read a value of the owner's with the newest one that it knows, and all that the space was since. It rarely can: nodes keep one value of each stretch of time. In what is not
 //! kept another copy may have taken somebody off. A writer is on the register's own list as well, which nobody but the owner changes; a
 //! reader is on the owner's alone. So where the newest is not known for sure, *nobody comes back as a reader*: it is told, and the owner
 //! lets them in again.
@@ -29,6 +29,8 @@ struct Shown {
     version: u64,
     /// The number of the owner's list in it, if it opens and has one.
     number: Option<u64>,
+    /// The owner wrote it.
+    is_owners: bool,
     /// It may have a list that was new: the owner wrote it, and it does not open here.
     may_have: bool,
 }
@@ -39,6 +41,7 @@ impl Shown {
         Shown {
             version: record.version,
             number: list.map(|list| list.number),
+            is_owners: record.writer == *owner,
             may_have: record.writer == *owner && !opens,
         }
     }
@@ -66,9 +69,9 @@ pub(crate) fn learn_past(
     };
     let of_past = list_of(past);
     let number = of_past.as_ref().map(|list| list.number);
-    let mut shown = vec![Shown { version: past.version, number, may_have: false }];
+    let mut shown = vec![Shown { version: past.version, number, is_owners: false, may_have: false }];
     let mut newest = of_past;
-    for value in values.values.iter().filter(|value| value.version > past.version) {
+    for value in values.values.iter().filter(|value| value.version >= past.version) {
         let record: Result<Record, ReadError> = match &values.newest {
             Ok(Some(now)) if now.header_hash == value.header_hash => Ok(now.clone()),
             _ => sharer.store.read_past(&keys.register, value),
@@ -91,17 +94,18 @@ pub(crate) fn learn_past(
     }
     let now = values.newest.as_ref().ok().and_then(Option::as_ref).map(|now| now.version);
     let known = entry.map_or(0, |entry| entry.number);
-    Ok(now.filter(|now| is_newest_known(&shown, past.version, *now, known)))
+    Ok(now.filter(|now| is_newest_known(&shown, *now, known)))
 }
 
 /// Whether no list came between the newest one that is known, which the roll says under the number `known` or one of `shown` has, and
-/// the version `now`; `past` is the lowest version that was looked at.
-fn is_newest_known(shown: &[Shown], past: u64, now: u64, known: u64) -> bool {
+/// the version `now`.
+fn is_newest_known(shown: &[Shown], now: u64, known: u64) -> bool {
     let highest = shown.iter().filter_map(|shown| shown.number).max().filter(|highest| *highest >= known);
-    let first =
-        |number| shown.iter().filter(|shown| shown.number == Some(number)).map(|shown| shown.version).min();
-    // A list that the roll alone knows came before all of these, or in what is missing of them.
-    let since = highest.and_then(first).unwrap_or(past);
+    // What a writer wrote with it says nothing: there may have been a newer one before. Nor is it known when a list came that the roll
+    // alone knows.
+    let is_its = |shown: &&Shown| shown.is_owners && shown.number == highest;
+    let first = shown.iter().filter(is_its).map(|shown| shown.version).min();
+    let Some(since) = highest.and(first) else { return false };
     let read: BTreeSet<u64> =
         shown.iter().filter(|shown| !shown.may_have).map(|shown| shown.version).collect();
     read.range(since + 1..).filter(|version| **version <= now).count() as u64 == now.saturating_sub(since)
@@ -111,12 +115,14 @@ fn is_newest_known(shown: &[Shown], past: u64, now: u64, known: u64) -> bool {
 mod tests {
     use super::*;
 
-    /// Values by their versions, and the numbers of the lists in them; 0 for one that a writer sealed.
+    /// Values by their versions, and the numbers of the lists in them, 0 for one that a writer sealed. The owner wrote what comes first with
+    /// its list.
     fn shown(values: &[(u64, u64)]) -> Vec<Shown> {
-        let shown = |(version, number): &(u64, u64)| Shown {
-            version: *version,
-            number: (*number > 0).then_some(*number),
-            may_have: false,
+        let mut known = 0;
+        let shown = |(version, number): &(u64, u64)| {
+            let is_owners = *number > known;
+            known = known.max(*number);
+            Shown { version: *version, number: (*number > 0).then_some(*number), is_owners, may_have: false }
         };
         values.iter().map(shown).collect()
     }
@@ -124,39 +130,45 @@ mod tests {
     #[test]
     fn the_newest_list_is_known_only_if_all_is_that_was_there_since() {
         let sealed = shown(&[(5, 7), (6, 7), (7, 8), (8, 8), (9, 0)]);
-        assert!(is_newest_known(&sealed, 5, 9, 7) && is_newest_known(&sealed, 5, 9, 8));
+        assert!(is_newest_known(&sealed, 9, 7) && is_newest_known(&sealed, 9, 8));
         // What came before the list that is known need not be there.
-        assert!(is_newest_known(&shown(&[(1, 2), (7, 8), (8, 8), (9, 0)]), 1, 9, 7));
-        for missing in [7, 8] {
-            let rest: Vec<Shown> = sealed.iter().copied().filter(|shown| shown.version != missing).collect();
-            // Version 8 tells of list 8, and not whether there was another in version 7 before; in 8 there may have been one after.
-            assert_eq!(is_newest_known(&rest, 5, 9, 7), missing == 7, "{missing}");
-        }
+        assert!(is_newest_known(&shown(&[(1, 2), (7, 8), (8, 8), (9, 0)]), 9, 7));
+        let missing = |version| -> Vec<Shown> {
+            sealed.iter().copied().filter(|shown| shown.version != version).collect()
+        };
+        // A writer's version 8 tells of list 8, and not whether there was another in version 7; in 8 there may have been one after.
+        assert!(!is_newest_known(&missing(7), 9, 7) && !is_newest_known(&missing(8), 9, 7));
         // A value that came after the last one that was looked at.
-        assert!(!is_newest_known(&sealed, 5, 10, 7));
-        // A list that this home alone knows of, and all is there: it came before.
-        assert!(is_newest_known(&sealed, 5, 9, 12));
-        assert!(!is_newest_known(&shown(&[(5, 7), (7, 8), (8, 8), (9, 0)]), 5, 9, 12));
+        assert!(!is_newest_known(&sealed, 10, 7));
+        // A list that this home alone knows of came in what is not there, or in what nobody can tell.
+        assert!(!is_newest_known(&sealed, 9, 12));
     }
 
     #[test]
     fn an_old_list_that_a_writer_put_back_does_not_pass_for_the_newest() {
         // List 9 came with version 7, which is not kept; a writer put list 8 back then.
-        assert!(!is_newest_known(&shown(&[(5, 8), (6, 8), (8, 8), (9, 0)]), 5, 9, 8));
+        assert!(!is_newest_known(&shown(&[(5, 8), (6, 8), (8, 8), (9, 0)]), 9, 8));
         // It is kept, and what stands there now is not asked.
-        assert!(is_newest_known(&shown(&[(5, 8), (7, 9), (8, 8), (9, 0)]), 5, 9, 8));
+        assert!(is_newest_known(&shown(&[(5, 8), (7, 9), (8, 8), (9, 0)]), 9, 8));
+        // List 9 came before what is gone back to, and all since then is a writer's.
+        let mut putting_back = shown(&[(20, 8), (21, 0)]);
+        putting_back[0].is_owners = false;
+        assert!(!is_newest_known(&putting_back, 21, 8));
+        let mut by_a_gap = shown(&[(5, 7), (8, 8), (9, 0)]);
+        by_a_gap[1].is_owners = false;
+        assert!(!is_newest_known(&by_a_gap, 9, 7));
     }
 
     #[test]
     fn what_the_owner_wrote_and_does_not_open_may_have_a_list() {
         let mut values = shown(&[(5, 8), (6, 8), (7, 0), (8, 0)]);
-        assert!(is_newest_known(&values, 5, 8, 8));
+        assert!(is_newest_known(&values, 8, 8));
         values[2].may_have = true;
-        assert!(!is_newest_known(&values, 5, 8, 8));
+        assert!(!is_newest_known(&values, 8, 8));
     }
 
     #[test]
     fn a_writers_far_version_is_counted_and_not_walked() {
-        assert!(!is_newest_known(&shown(&[(5, 8), (u64::MAX, 0)]), 5, u64::MAX, 8));
+        assert!(!is_newest_known(&shown(&[(5, 8), (u64::MAX, 0)]), u64::MAX, 8));
     }
 }
