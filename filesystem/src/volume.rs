@@ -270,11 +270,12 @@ impl Volume {
         }
         let tree = volume.state.borrow().tree;
         let present = volume.sessions_in(tree).map_err(OpenError::Tree)?;
+        // Not after it starts: it may have gone on from a newer one by then.
+        volume.stand_on(record.version);
         volume.begin_session(present);
         volume.heed_collection();
         volume.start();
         volume.enter();
-        volume.stand_on(record.version);
         Ok(volume)
     }
 

@@ -87,7 +87,7 @@ fn the_owner_has_every_byte_back_from_a_thief_of_a_writers_key() {
     // It is the drive as any other from here on, for who writes and for who collects garbage.
     write(&drive.join("later"), 100);
     let collected = printed(&home, &["gc", "--grace", "0s"]);
-    assert!(collected.contains("the nodes keep it for 7d yet"), "{collected}");
+    assert!(collected.contains("the retention is 7d"), "{collected}");
     // A longer retention holds at once, a shorter one when what was promised is over.
     let longer = printed(&home, &["retention", "14d"]);
     assert!(longer.contains("3 nodes keep what is deleted for 14d at least"), "{longer}");

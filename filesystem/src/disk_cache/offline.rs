@@ -195,7 +195,7 @@ impl KeptRoot {
         if is_older {
             tracing::warn!(
                 version,
-                "not all that this machine saw last of {what} is in its cache: it is opened as it was before, until the nodes answer"
+                "the cache lacks some of what this machine saw last of {what}: it is opened as it was before, until the nodes answer"
             );
         } else if self.offline_for().is_none() {
             // Of a user who was removed that has been said, and is not the nodes' fault.

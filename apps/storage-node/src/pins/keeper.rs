@@ -163,10 +163,11 @@ impl Keeper {
     /// Reads all that is pinned; whether all of it is here then.
     fn look(&self, pins: &[Pin], volume: &Volume, store: &PinningStore) -> Result<bool, Failure> {
         let before = self.known.borrow().clone();
+        let told_before = self.told.borrow().clone();
         let mut look = Look {
             keeper: self,
             drive: Viewed { at: None, volume, store },
-            told_before: self.told.borrow().clone(),
+            told_before,
             before: &before,
             now: Known::new(),
             needed: store.take_noted(),
