@@ -256,11 +256,11 @@ impl KeptRoot {
     fn tell_offline(&self, becomes: bool) {
         if becomes {
             self.slept_before.set(reactor::slept());
+            let what = &self.what;
             tracing::warn!(
-                "too few of the nodes that keep {} answer, or they do not serve this user: it is offline; what its \
+                "too few of the nodes that keep {what} answer, or they do not serve this user: {what} is offline; what its \
                  cache has is readable, as new as it was seen last, what it has not is waited for until they have been away for {} s, \
                  since they may be restarting, and what is written waits on this machine",
-                self.what,
                 RESTART_MAX.as_secs()
             );
         }
