@@ -239,3 +239,48 @@ fn what_is_pinned_takes_what_is_needed_and_not_the_objects_that_it_lies_in() {
         cache.close();
     });
 }
+
+/// A mount saw a newer root and was cut off before it had its tree: within two seconds the root that all was here of was gone.
+#[test]
+fn a_root_that_was_only_seen_takes_no_place_of_one_that_was_gone_on_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let register = RegisterAddress([7; 32]);
+    let record = |version: u64| dht::Record {
+        version,
+        payload: vec![version as u8; 100].into(),
+        header_hash: dht::HeaderHash([version as u8; 32]),
+        writer: dht::PublicKey::from_bytes([9; 32]),
+    };
+    let versions =
+        |root: &KeptRoot| root.kept().into_iter().map(|record| record.version).collect::<Vec<u64>>();
+    reactor::run(|| {
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
+        let root = cache.root(&register, "the drive");
+        assert!(!root.keep(1), "nothing was seen yet");
+        root.note_root(&register, &record(5));
+        root.note_taken_over(5);
+        assert!(root.keep(5));
+        assert_eq!(versions(&root), [5]);
+        // Seen, and again, and gone on from only then.
+        for seen in [6, 7] {
+            root.note_root(&register, &record(seen));
+            assert!(root.keep(seen));
+            assert_eq!(versions(&root), [seen, 5]);
+        }
+        root.note_taken_over(7);
+        root.note_root(&register, &record(8));
+        // The end of a mount keeps what is newest, and beside it what its volume stood on.
+        cache.close();
+        assert_eq!(versions(&root), [8, 7]);
+        // As the next start opens it, and is cut off in its turn.
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
+        let root = cache.root(&register, "the drive");
+        root.note_known(8);
+        root.tell_opened_without(&record(7));
+        root.note_taken_over(7);
+        root.note_root(&register, &record(9));
+        assert!(root.keep(9));
+        assert_eq!(versions(&root), [9, 7]);
+        cache.close();
+    });
+}
