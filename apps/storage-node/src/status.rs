@@ -7,6 +7,7 @@
 //! it, also of one that does not answer. The JSON's fields are only ever added to.
 
 mod advice;
+mod asking;
 mod health;
 mod render;
 
@@ -17,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay::message::Revoked;
 use overlay::{Contact, How, Node, NodeId, Overlay, Zone};
-use reactor::rpc::CallError;
 use serde::Serialize;
 
 use crate::cache::CacheStatus;
@@ -30,17 +30,15 @@ use crate::output;
 use crate::owner::OwnerAway;
 use crate::process;
 use crate::remove::on_each;
-use crate::report::{OwnCopies, Report, ReportMethod, ReportRefused};
+use crate::report::Report;
 use crate::volume::{self, Keepers, Older};
 use advice::advice;
+use asking::reports_of_now;
 use health::{Health, Incomplete, Lack, RootInZone, RootKeepers, Witness};
 use render::render;
 
 /// A node that takes longer is as good as down for whoever waits for a file.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// How long `status` waits until all have compared what they have, and how often it looks.
-const COMPARE_LIMIT: Duration = Duration::from_secs(60);
-const COMPARE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What `status` found.
 #[derive(Debug, Serialize)]
@@ -234,43 +232,6 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
     Ok(overview)
 }
 
-/// What each node says of itself, once it has compared what it has with the others since it was asked, as far as that does not take too
-/// long: with what was stored without it a moment ago it would say that nothing is lacking.
-fn reports_of_now(overlay: &Node, nodes: &[Contact]) -> Vec<Result<Report, String>> {
-    let began = reactor::now();
-    loop {
-        let since = reactor::now() - began;
-        let reports = on_each(overlay, nodes, |overlay, contact| {
-            match overlay.call::<ReportMethod>(contact, &(), Bytes::new(), ANSWER_LIMIT) {
-                Ok((report, _)) => Ok(report),
-                Err(error) => Err(in_plain_words(&error)),
-            }
-        });
-        let mut reports: Vec<Result<Report, String>> =
-            reports.into_iter().map(|report| report.unwrap_or_else(|| Err("interrupted".into()))).collect();
-        let is_of_now = |report: &Result<Report, String>| match report {
-            Ok(report) => report.has_compared_within(since),
-            // Not healthy in any case.
-            Err(_) => true,
-        };
-        let all_answer = reports.iter().all(Result::is_ok);
-        if !all_answer || reports.iter().all(is_of_now) {
-            return reports;
-        }
-        if since >= COMPARE_LIMIT {
-            // They may lack what was stored since their last comparison.
-            for report in reports.iter_mut().filter(|report| !is_of_now(report)) {
-                report
-                    .iter_mut()
-                    .filter_map(|report| report.own_copies.as_mut())
-                    .for_each(OwnCopies::are_of_before);
-            }
-            return reports;
-        }
-        reactor::sleep(COMPARE_PAUSE);
-    }
-}
-
 fn root_status(keepers: &Keepers, nodes: &Nodes) -> RootStatus {
     RootStatus {
         keepers: keepers.members().iter().map(|id| Hex(id.0)).collect(),
@@ -290,16 +251,6 @@ fn strike_off_removed(nodes: &mut Nodes, network: &Network, overlay: &Node, cont
         if list.verify(&network.owner_key()).is_ok() {
             nodes.strike_off(&list);
         }
-    }
-}
-
-/// Why a node gave no report, for somebody who runs it and does not program it.
-fn in_plain_words(error: &CallError<ReportRefused>) -> String {
-    match error {
-        CallError::NotSent | CallError::Closed => "it cannot be reached, or lets nobody in".into(),
-        CallError::TimedOut => format!("nothing came within {} s", ANSWER_LIMIT.as_secs()),
-        CallError::Remote(refused) => refused.to_string(),
-        other => other.to_string(),
     }
 }
 

@@ -1,0 +1,62 @@
+//! Asking the nodes of a network how they are, as they are now.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay::{Contact, Node, Overlay};
+use reactor::rpc::CallError;
+
+use super::ANSWER_LIMIT;
+use crate::remove::on_each;
+use crate::report::{OwnCopies, Report, ReportMethod, ReportRefused};
+
+/// How long `status` waits until all have compared what they have, and how often it looks.
+const COMPARE_LIMIT: Duration = Duration::from_secs(60);
+const COMPARE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What each node says of itself, once it has compared what it has with the others since it was asked, as far as that does not take too
+/// long: with what was stored without it a moment ago it would say that nothing is lacking.
+pub(super) fn reports_of_now(overlay: &Node, nodes: &[Contact]) -> Vec<Result<Report, String>> {
+    let began = reactor::now();
+    loop {
+        let since = reactor::now() - began;
+        let reports = on_each(overlay, nodes, |overlay, contact| {
+            match overlay.call::<ReportMethod>(contact, &(), Bytes::new(), ANSWER_LIMIT) {
+                Ok((report, _)) => Ok(report),
+                Err(error) => Err(in_plain_words(&error)),
+            }
+        });
+        let mut reports: Vec<Result<Report, String>> =
+            reports.into_iter().map(|report| report.unwrap_or_else(|| Err("interrupted".into()))).collect();
+        let is_of_now = |report: &Result<Report, String>| match report {
+            Ok(report) => report.has_compared_within(since),
+            // Not healthy in any case.
+            Err(_) => true,
+        };
+        let all_answer = reports.iter().all(Result::is_ok);
+        if !all_answer || reports.iter().all(is_of_now) {
+            return reports;
+        }
+        if since >= COMPARE_LIMIT {
+            // They may lack what was stored since their last comparison.
+            for report in reports.iter_mut().filter(|report| !is_of_now(report)) {
+                report
+                    .iter_mut()
+                    .filter_map(|report| report.own_copies.as_mut())
+                    .for_each(OwnCopies::are_of_before);
+            }
+            return reports;
+        }
+        reactor::sleep(COMPARE_PAUSE);
+    }
+}
+
+/// Why a node gave no report, for somebody who runs it and does not program it.
+fn in_plain_words(error: &CallError<ReportRefused>) -> String {
+    match error {
+        CallError::NotSent | CallError::Closed => "it cannot be reached, or lets nobody in".into(),
+        CallError::TimedOut => format!("nothing came within {} s", ANSWER_LIMIT.as_secs()),
+        CallError::Remote(refused) => refused.to_string(),
+        other => other.to_string(),
+    }
+}
