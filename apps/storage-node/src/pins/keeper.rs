@@ -43,8 +43,28 @@ type Stamp = (Time, Time, u64);
 /// The space that something is in; none for the drive.
 type Where = Option<RegisterAddress>;
 
-/// The entries of files that were read, by inode and what they are in.
-type Known = HashMap<(Where, u64), (Stamp, Noted)>;
+/// What looks have read: what the next one need not read again, and what the pins of a space need whose nodes are away by then.
+#[derive(Default)]
+struct Known {
+    /// The entries of files, by inode and what they are in.
+    files: HashMap<(Where, u64), (Stamp, Noted)>,
+    /// All entries of what is pinned in a space, when it was read to its end last.
+    spaces: HashMap<RegisterAddress, Noted>,
+}
+
+impl Known {
+    /// Takes over what is known of `space`, which can't be looked at now, and returns all that it needs; `None` if it never was read
+    /// to its end.
+    fn keep(&mut self, space: RegisterAddress, before: &Known) -> Option<Noted> {
+        let needed = before.spaces.get(&space)?;
+        for (file, read) in before.files.iter().filter(|((at, _), _)| *at == Some(space)) {
+            // What was read of it just now is newer.
+            self.files.entry(*file).or_insert_with(|| read.clone());
+        }
+        self.spaces.entry(space).or_default().extend(needed);
+        Some(needed.clone())
+    }
+}
 
 /// What there was when all that is pinned was here: the pins, the versions of the volumes that they are in, and how many entries of the
 /// cache were lost.
@@ -169,22 +189,22 @@ impl Keeper {
             drive: Viewed { at: None, volume, store },
             told_before,
             before: &before,
-            now: Known::new(),
+            now: Known::default(),
             needed: store.take_noted(),
             kept: Kept::default(),
             is_read_through: true,
+            is_pinned: true,
         };
         let mut is_complete = true;
         for pin in pins {
             is_complete &= look.pin(pin);
         }
-        let Look { now, needed, kept, is_read_through, .. } = look;
-        if !is_complete && is_read_through {
-            // Old and new do not fit beside each other: what no pin needs any more makes room for what is yet to come.
+        let Look { now, needed, kept, is_read_through, is_pinned, .. } = look;
+        if is_read_through {
+            // Also where not all of it fits: what no pin needs any more makes room for what is yet to come.
             self.cache.disk().unpin_others(&needed).map_err(|error| Failure::file(&self.base, error))?;
         }
-        if is_complete {
-            self.cache.disk().unpin_others(&needed).map_err(|error| Failure::file(&self.base, error))?;
+        if is_read_through && is_pinned {
             *self.known.borrow_mut() = Rc::new(now);
         }
         self.tell(&kept);
@@ -231,8 +251,10 @@ struct Look<'a> {
     now: Known,
     needed: Noted,
     kept: Kept,
-    /// Whether all that is pinned was read: what is needed is known then.
+    /// Whether all that is pinned was read, or is known from when it was: what is needed is known then.
     is_read_through: bool,
+    /// Whether all that was read could be pinned: what is known of files is the whole of them then.
+    is_pinned: bool,
 }
 
 /// A volume that is looked at.
@@ -291,8 +313,8 @@ impl Look<'_> {
             None => self.read(self.drive, &pin.path),
             Some((cached, rest)) => self.read_in(cached, rest),
         });
-        self.is_read_through &= read.is_ok();
         let is_gone = matches!(read, Err(Unread::Gone));
+        self.is_read_through &= read.is_ok() || is_gone || self.stays(&pin.path);
         let trouble = match read {
             Ok(failure) => failure.map(|failure| in_words(failure).to_owned()),
             Err(Unread::Gone) => Some("it is not in the drive".to_owned()),
@@ -339,6 +361,21 @@ impl Look<'_> {
         Ok(Some((cached, rest.trim_start_matches('/'))))
     }
 
+    /// Has all stay that was pinned in the space that `path` leads into, which can't be read now; `false` if that is not known.
+    fn stays(&mut self, path: &str) -> bool {
+        let Some(space) = self.keeper.places.borrow().get(path).copied() else { return false };
+        let needed = self.now.keep(space, self.before);
+        self.needed.extend(needed.as_ref().unwrap_or(&Noted::default()));
+        needed.is_some()
+    }
+
+    fn need(&mut self, at: Where, noted: &Noted) {
+        self.needed.extend(noted);
+        if let Some(space) = at {
+            self.now.spaces.entry(space).or_default().extend(noted);
+        }
+    }
+
     /// As [`read`](Look::read), in a space.
     fn read_in(&mut self, cached: Cached, path: &str) -> Result<Option<PinFailure>, Unread> {
         if cached.store.is_offline() {
@@ -355,11 +392,12 @@ impl Look<'_> {
 
     /// Reads all at `path` in a volume; why it could not be pinned, if so.
     fn read(&mut self, of: Viewed<'_>, path: &str) -> Result<Option<PinFailure>, Unread> {
-        self.needed.extend(&of.store.take_noted());
+        self.need(of.at, &of.store.take_noted());
         let read = walk::find(of.volume, path)
             .and_then(|start| walk::visit(of.volume, start, &mut |node| self.node(of, node)));
-        self.needed.extend(&of.store.take_noted());
+        self.need(of.at, &of.store.take_noted());
         let failure = of.store.take_failure();
+        self.is_pinned &= failure.is_none();
         read?;
         Ok(failure)
     }
@@ -385,10 +423,11 @@ impl Look<'_> {
     }
 
     fn file(&mut self, of: Viewed<'_>, node: &Attributes) -> Result<(), Errno> {
-        self.needed.extend(&of.store.take_noted());
+        self.need(of.at, &of.store.take_noted());
         let stamp = (node.mtime, node.ctime, node.size);
         let held = self
             .before
+            .files
             .get(&(of.at, node.inode.0))
             .filter(|(known, noted)| *known == stamp && self.keeper.cache.disk().has_pinned(noted));
         let view = of.volume;
@@ -404,11 +443,11 @@ impl Look<'_> {
             if held.is_some() { Ok(()) } else { read(start, end) }
         })?;
         let noted = of.store.take_noted();
-        self.needed.extend(&noted);
+        self.need(of.at, &noted);
         // Of a file that did not change, what its reading noted: with each look's nodes of the tree it would only grow.
         let noted = held.map_or(noted, |(_, held)| held.clone());
-        self.needed.extend(&noted);
-        self.now.insert((of.at, node.inode.0), (stamp, noted));
+        self.need(of.at, &noted);
+        self.now.files.insert((of.at, node.inode.0), (stamp, noted));
         Ok(())
     }
 }
