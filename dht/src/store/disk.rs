@@ -113,7 +113,7 @@ impl DiskStore {
             let opened = recovery::open(of_disk.clone(), &path, reserve);
             (opened, of_disk.device(&path), of_disk.free_bytes(&path).unwrap_or(u64::MAX))
         });
-        let Opened { directory, salt, index, active, reserve, recovery, incarnation } = opened?;
+        let Opened { directory, salt, index, active, reached, reserve, recovery, incarnation } = opened?;
         // The newest segment cannot be compacted, so it must be a small part of the whole, be that a capacity or a disk.
         let room = free_bytes
             .saturating_add(index.totals().disk_bytes)
@@ -129,6 +129,7 @@ impl DiskStore {
             salt,
             segment_size_bytes: config.segment_size_bytes,
             active,
+            reached,
             epoch: Epoch::default(),
             reserve,
             failed: None,

@@ -32,6 +32,7 @@ mod memory;
 mod pipeline;
 mod pipes;
 mod punch;
+mod reached;
 mod read;
 mod recovery;
 mod reserve;

@@ -14,6 +14,7 @@ use super::{
     format::{self, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError},
     incarnation::{self, Incarnation},
     index::Index,
+    reached::{Reached, ReachedFile},
     reserve::Reserve,
     scan::{self, Durable, Scanned},
 };
@@ -42,6 +43,7 @@ pub(crate) struct Opened {
     pub(crate) salt: u64,
     pub(crate) index: Index,
     pub(crate) active: Active,
+    pub(crate) reached: ReachedFile,
     pub(crate) reserve: Reserve,
     pub(crate) recovery: Recovery,
     pub(crate) incarnation: Incarnation,
@@ -53,6 +55,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Resu
     let mut segments = directory.segments()?;
     let headers = read_headers(&directory, &mut segments)?;
     let salt = find_salt(&directory, &headers)?;
+    let reached_file = ReachedFile::open(&directory, salt);
+    let reached = reached_file.read();
     let mut recovery = Recovery { segment_count: segments.len(), ..Recovery::default() };
     let mut listings = Vec::with_capacity(segments.len() + 1);
     let mut active = None;
@@ -60,13 +64,22 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Resu
     let mut sequence_max = 0;
     for (n, segment) in segments.iter().copied().enumerate() {
         let is_last = n + 1 == segments.len();
-        if let Some(listing) = read_checkpoint(&directory, segment, salt) {
+        // One that was begun after the last is gone, with what it held.
+        let gone = reached.filter(|reached| is_last && reached.segment > segment);
+        if let Some(listing) = read_checkpoint(&directory, segment, salt).filter(|_| gone.is_none()) {
             last_end = Some((segment, listing.end));
             listings.push((segment, listing, true));
             continue;
         }
         recovery.scanned_count += 1;
-        let (file, mut scanned) = scan_segment(&directory, segment, salt, durable(&headers, n))?;
+        let (file, mut scanned) = scan_segment(&directory, segment, salt, durable(&headers, n, reached))?;
+        scanned.damages.extend(gone.map(|gone| Damage {
+            key: None,
+            segment,
+            offset_bytes: u64::from(scanned.end),
+            length_bytes: u64::from(gone.end),
+            sequence_max: u64::MAX,
+        }));
         sequence_max = sequence_max.max(scanned.sequence_max);
         // Cut for good, whatever else is wrong with the segment: what is torn may never come back. But what the disk
         // does not give out today is not thrown away.
@@ -109,6 +122,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Resu
             active
         }
     };
+    reached_file.write(Reached { segment: active.number, end: active.end });
     let index = Index::build(listings, sequence_max);
     // Damage of what has long been replaced is none; and what a hole may have hidden is known only now.
     let known = index.damages();
@@ -119,7 +133,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Resu
     }
     let incarnation = incarnation::open(&directory, salt)?;
     let reserve = Reserve::open(directory.clone(), reserve_bytes);
-    Ok(Opened { directory, salt, index, active, reserve, recovery, incarnation })
+    Ok(Opened { directory, salt, index, active, reached: reached_file, reserve, recovery, incarnation })
 }
 
 type Header = Result<SegmentHeader, (SegmentHeaderError, Vec<u8>)>;
@@ -171,9 +185,10 @@ fn find_salt(directory: &Directory, headers: &[(u32, Header)]) -> Result<u64, St
     }
 }
 
-/// How much of the `n`-th segment was durable, as far as the segments after it tell. There may be several that were
-/// begun after it, of attempts that failed and left a header behind; it only grew between them.
-fn durable(headers: &[(u32, Header)], n: usize) -> Durable {
+/// How much of the `n`-th segment was durable, as far as the segments after it tell, and for the last one the word beside them.
+/// There may be several that were begun after it, of attempts that failed and left a header behind; it only grew between
+/// them.
+fn durable(headers: &[(u32, Header)], n: usize, reached: Option<Reached>) -> Durable {
     let segment = headers[n].0;
     let later = &headers[n + 1..];
     let ends = later.iter().filter_map(|(_, header)| match header {
@@ -182,7 +197,11 @@ fn durable(headers: &[(u32, Header)], n: usize) -> Durable {
     });
     match ends.max() {
         Some(end) => Durable::UpTo(end),
-        None if later.is_empty() => Durable::Unknown,
+        None if later.is_empty() => match reached {
+            Some(reached) if reached.segment == segment => Durable::AtLeast(reached.end),
+            Some(reached) if reached.segment > segment => Durable::Whole,
+            _ => Durable::Unknown,
+        },
         None => Durable::Whole,
     }
 }

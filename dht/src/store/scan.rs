@@ -61,6 +61,8 @@ pub enum Durable {
     Whole,
     /// Just so much: the segment after it says so, and nothing behind that is part of the log.
     UpTo(u32),
+    /// So much, and perhaps more: it is the newest, and word of it was left beside it (`reached.rs`).
+    AtLeast(u32),
 }
 
 /// One record that counts, as a scan or a checkpoint lists it.
@@ -132,6 +134,7 @@ pub fn scan<S: Source + ?Sized>(
         Durable::Unknown => (whole_length, 0),
         Durable::Whole => (whole_length, whole_length),
         Durable::UpTo(end) => (whole_length.min(u64::from(end)), u64::from(end)),
+        Durable::AtLeast(end) => (whole_length, u64::from(end)),
     };
     let mut window = Window::new(source, length);
     let mut scanned = Scanned { segment, end: SEGMENT_HEADER_BYTES as u32, ..Scanned::default() };

@@ -23,6 +23,7 @@ use super::{
     device::{DiskFile, write_all},
     directory::Directory,
     format::{self, FLAG_COPY, Place, RecordHeader, SEGMENT_HEADER_BYTES, Shape},
+    reached::{Reached, ReachedFile},
     reserve::{Reserve, Right},
     scan::Listed,
 };
@@ -91,6 +92,7 @@ pub(crate) struct Writer {
     pub(crate) salt: u64,
     pub(crate) segment_size_bytes: u32,
     pub(crate) active: Active,
+    pub(crate) reached: ReachedFile,
     pub(crate) epoch: Epoch,
     pub(crate) reserve: Reserve,
     /// After a failure that leaves unknown what the disk holds, or whether it says that the active segment ends here,
@@ -400,6 +402,7 @@ impl Writer {
         let place = Place { salt: self.salt, segment: self.active.number, offset: self.active.end };
         let bytes = format::encode_record_header(place, &header);
         let _ = write_all(&*self.active.file, &mut [IoSlice::new(&bytes)], u64::from(self.active.end));
+        self.reached.write(Reached { segment: self.active.number, end: self.active.end });
     }
 
     /// Leaves the segment as tidy as can be: with a last list of what it holds, and nothing behind it.

@@ -50,7 +50,7 @@ fn segment() -> Vec<u8> {
 pub const STORE_SEGMENT: Target = Target {
     name: "store_segment",
     body: |data| {
-        for durable in [Durable::Unknown, Durable::Whole, Durable::UpTo(1000)] {
+        for durable in [Durable::Unknown, Durable::Whole, Durable::UpTo(1000), Durable::AtLeast(1000)] {
             let _ = scan::scan(data, SALT, 1, durable);
         }
         let _ = format::decode_segment_header(data);
