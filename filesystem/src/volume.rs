@@ -301,7 +301,8 @@ impl Volume {
         let label = Label::new(format!("{} {}", options.author, options.place).trim_end());
         let member = options.member.as_ref().map_or([0; 32], |member| *member.as_bytes());
         let lease = lease::Lease::new(session, device, journal.is_some(), (label, member));
-        let mut state = State::new(options.cache_bytes, charter, options.device, durability);
+        let mut state =
+            State::new(options.cache_bytes, charter, (device, u64::from_le_bytes(session)), durability);
         state.tree = tree;
         state.read_only = options.read_only;
         Ok(Rc::new_cyclic(|me| Volume {

@@ -9,15 +9,15 @@ use bytes::Bytes;
 use super::{FRAME_SIZE, FRAME_SIZE_MAX};
 use crate::operations::{Attributes, FileKind, Inode, Time};
 
-/// Which state of its content a file is in: who changed it last, and how often it was changed by then.
+/// Which state of its content a file is in: who changed it last, and a count that grows with each change.
 ///
 /// Two mounts that start from one version and write both arrive at different ones, whatever they wrote; attributes
 /// alone (`chmod`, `touch`) leave it as it is. That is how a merge knows that both sides changed a file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct ContentVersion {
-    /// The device that wrote last; 0 if nobody has written yet.
+    /// The session that wrote last, one opening of the volume; 0 if nobody has written yet.
     pub writer: u64,
-    /// Counts up with each change by anyone.
+    /// Is greater with each change by anyone.
     pub counter: u64,
 }
 

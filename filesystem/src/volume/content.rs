@@ -314,7 +314,8 @@ impl State {
 
     /// Notes that the content of `inode` changes: its version tells a merge so. The caller stores `record`.
     pub(crate) fn touch_content(&mut self, inode: u64, record: &mut InodeRecord) {
-        record.content = ContentVersion { writer: self.device, counter: record.content.counter + 1 };
+        self.content_counter = self.content_counter.max(record.content.counter) + 1;
+        record.content = ContentVersion { writer: self.session, counter: self.content_counter };
         self.active.appended.insert(inode, false);
     }
 

@@ -212,7 +212,7 @@ impl Merge<'_> {
         let stored = self.theirs.record(inode)?;
         let theirs = stored.clone().filter(|record| record.nlink > 0);
         let Some(known) = ours.clone().or(theirs.clone()).or(base.clone()) else { return Ok(()) };
-        let content = Content::of(ours.as_ref(), base.as_ref(), stored.as_ref(), self.device);
+        let content = Content::of(ours.as_ref(), base.as_ref(), stored.as_ref());
         let is_directory = known.kind == FileKind::Directory;
         let mut names = self.names.get(&inode).copied().unwrap_or(0)
             + match (&theirs, is_directory) {

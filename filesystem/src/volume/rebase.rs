@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 use dht::{HeaderHash, Record};
+use reactor::crypto::random_bytes;
 
 use super::Volume;
 use super::born::random_start;
@@ -160,6 +161,7 @@ impl Volume {
             if written.is_some_and(is_ahead) {
                 // This is a copy of a mount that ran on, and the numbers that come next are its.
                 state.next_inode = random_start();
+                state.session = u64::from_le_bytes(random_bytes());
             }
             state.keep_ghosts(&removed, base, &dead);
             let (ours, theirs) = (state.charter.let_through(), root.charter.let_through());

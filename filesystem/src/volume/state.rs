@@ -178,6 +178,10 @@ pub(crate) struct State {
     /// It was told that another has the number of one.
     pub(crate) is_number_told: Cell<bool>,
     pub(crate) device: u64,
+    /// Who changes content here, as its versions say: one opening of the volume.
+    pub(crate) session: u64,
+    /// The greatest count that it gave to a version: it gives none twice, whatever a merge makes of a file meanwhile.
+    pub(crate) content_counter: u64,
     pub(crate) read_only: bool,
     /// Why nothing is taken from this user any more, if so.
     pub(crate) shut: Option<Cause>,
@@ -193,7 +197,7 @@ impl State {
     pub(crate) fn new(
         cache_size_bytes: usize,
         charter: Charter,
-        device: u64,
+        (device, session): (u64, u64),
         durability: Durability,
     ) -> State {
         State {
@@ -218,6 +222,8 @@ impl State {
             next_inode: random_start(),
             is_number_told: Cell::new(false),
             device,
+            session,
+            content_counter: 0,
             read_only: false,
             shut: None,
             aliases: Aliases::default(),

@@ -21,7 +21,7 @@ impl Merge<'_> {
         }
         let base = self.base.record(inode)?;
         let stored = self.theirs.record(inode)?;
-        match Content::of(Some(&ours), base.as_ref(), stored.as_ref(), self.device) {
+        match Content::of(Some(&ours), base.as_ref(), stored.as_ref()) {
             Content::Theirs => Ok(()),
             Content::Both => {
                 let is_named = stored.is_some_and(|stored| stored.nlink > 0);
@@ -193,7 +193,7 @@ impl Merge<'_> {
             (_, None) => {}
             (Some(Change::Removed), Some(_)) => self.remove(inode)?,
             (Some(Change::Inode(mut record)), Some(stored)) => {
-                let content = Content::of(Some(&record), base.as_ref(), Some(&stored), self.device);
+                let content = Content::of(Some(&record), base.as_ref(), Some(&stored));
                 self.keep_changes(inode, content, base.as_ref(), Some(&stored));
                 record.nlink = 0;
                 self.keep_orphan(inode, record);

@@ -20,12 +20,11 @@ pub(super) enum Content {
 }
 
 impl Content {
-    /// Decides by content versions; `device` is ours. What is `None` does not exist on that side.
+    /// Decides by content versions. What is `None` does not exist on that side.
     pub(super) fn of(
         ours: Option<&InodeRecord>,
         base: Option<&InodeRecord>,
         theirs: Option<&InodeRecord>,
-        device: u64,
     ) -> Content {
         let Some(ours) = ours else { return Content::Theirs };
         let changed = |record: &InodeRecord| base.is_none_or(|base| base.content != record.content);
@@ -36,16 +35,17 @@ impl Content {
             // It is there already: we published it, and the answer was lost.
             Some(theirs) if theirs.content == ours.content => Content::Theirs,
             // So is what we had on the way to it.
-            Some(theirs) if is_before(theirs.content, ours.content, device) => Content::Ours,
+            Some(theirs) if is_before(theirs.content, ours.content) => Content::Ours,
             Some(theirs) if changed(theirs) => Content::Both,
             _ => Content::Ours,
         }
     }
 }
 
-/// Whether `device` wrote `earlier` on the way to `later`.
-fn is_before(earlier: ContentVersion, later: ContentVersion, device: u64) -> bool {
-    earlier.writer == device && later.writer == device && earlier.counter < later.counter
+/// Whether who wrote `later` wrote `earlier` on the way to it. A session's changes are one line; those of a device are not, since it may
+/// begin anew at a root that lacks what it published last.
+fn is_before(earlier: ContentVersion, later: ContentVersion) -> bool {
+    earlier.writer == later.writer && earlier.counter < later.counter
 }
 
 /// Whether they changed a file's content since the base.
@@ -177,7 +177,7 @@ mod tests {
             ..InodeRecord::new(FileKind::Regular, Time::default())
         };
         let (base, half, ours, theirs) = (at(9, 3), at(1, 4), at(1, 5), at(2, 4));
-        let of = |ours, base, theirs| Content::of(ours, base, theirs, 1);
+        let of = |ours, base, theirs| Content::of(ours, base, theirs);
         assert_eq!(of(Some(&ours), Some(&base), Some(&base)), Content::Ours);
         assert_eq!(of(Some(&base), Some(&base), Some(&theirs)), Content::Theirs);
         assert_eq!(of(Some(&ours), Some(&base), Some(&theirs)), Content::Both);
