@@ -93,8 +93,8 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Has the drive's newest root on disk before the mark that says that it was seen: with one that is ahead no drive starts without
-    /// nodes, should this be killed.
+    /// Has the drive's newest root on disk before the mark that says that it was seen: with one that is ahead a start without nodes shows
+    /// less than was seen, should this be killed.
     fn keep_root(&self) {
         if let Some(cache) = self.cache {
             cache.disk().keep_roots();

@@ -169,7 +169,7 @@ impl Seen {
             loop {
                 reactor::sleep(SAVE_INTERVAL);
                 if let Some((mark, replaces)) = saving.news() {
-                    // First what a start without the nodes needs: with a mark that is ahead of it there would be none.
+                    // First what a start without the nodes needs: with a mark that is ahead of it that is told to be older.
                     if saving.root.as_ref().is_some_and(|root| !root.keep(mark.version)) {
                         continue;
                     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dht::block_store::{Outage, Record, RegisterAddress};
 use reactor::cell::RefCell;
+use reactor::sync::Mutex;
 
 use super::{DiskCache, roots};
 use crate::silence::{RESTART_MAX, Silence};
@@ -30,7 +31,11 @@ pub struct KeptRoot {
     seen: RefCell<VecDeque<Record>>,
     /// The last that the volume went on from: its tree is here, as far as that was needed.
     taken_over: RefCell<Option<Record>>,
+    /// Held while files are written: of two that do it at once the older might be the last.
+    turn: Mutex<()>,
+    /// The newest that is on the disk, whoever kept it.
     saved_version: Cell<u64>,
+    /// The one in this client's file beside it.
     saved_beside: Cell<u64>,
     /// What this machine has seen of it, or what it was tried to open it by without the nodes.
     known: Cell<Option<u64>>,
@@ -48,6 +53,7 @@ impl DiskCache {
             what: what.into(),
             seen: RefCell::default(),
             taken_over: RefCell::new(None),
+            turn: Mutex::new(()),
             saved_version: Cell::new(0),
             saved_beside: Cell::new(0),
             known: Cell::new(None),
@@ -88,6 +94,10 @@ impl DiskCache {
         if let Err(error) = roots::forget(&self.directory, register) {
             self.fail(&error);
         }
+        for root in self.live_roots().iter().filter(|root| root.register == *register) {
+            root.saved_version.set(0);
+            root.saved_beside.set(0);
+        }
     }
 
     /// The nodes serve this user no more: nobody asks them before it is offline, or says again that it is.
@@ -111,18 +121,31 @@ impl KeptRoot {
     ///
     /// While the files are read.
     pub fn kept(&self) -> Vec<Record> {
-        roots::kept(&self.cache.directory, &self.cache.key, &self.register).unwrap_or_default()
+        let (directory, key) = (&self.cache.directory, &self.cache.key);
+        let kept = roots::kept(directory, key, &self.register).unwrap_or_default();
+        let newest = kept.first().map_or(0, |record| record.version);
+        self.saved_version.set(self.saved_version.get().max(newest));
+        let beside = roots::version_in(directory, &self.file_beside(), key, &self.register);
+        self.saved_beside.set(self.saved_beside.get().max(beside));
+        kept
     }
 
-    /// Makes the newest root that was seen durable here, and says whether it is as new as `version`. It is to be so before
-    /// that version is written down as seen: what is older than that will never be used.
+    fn file_beside(&self) -> String {
+        format!("{}{BESIDE}", self.cache.client)
+    }
+
+    /// Makes the newest root that was seen durable here, unless a newer one is, and says whether one as new as `version` is. It is to
+    /// be so before that version is written down as seen: a start without the nodes is told to be older than that otherwise.
     ///
     /// # Suspends
     ///
     /// Until it is durable.
     pub fn keep(&self, version: u64) -> bool {
+        let _turn = self.turn.lock();
         let newest = self.seen.borrow().back().cloned();
-        let Some(record) = newest.filter(|record| record.version >= version) else { return false };
+        let Some(record) = newest.filter(|record| record.version >= version) else {
+            return version > 0 && self.saved_version.get() >= version;
+        };
         let cache = &self.cache;
         if record.version > self.saved_version.get() && !cache.is_off.get() {
             let save = |client: &str, record: &Record| {
@@ -133,7 +156,7 @@ impl KeptRoot {
             let beside =
                 beside.filter(|old| old.version < record.version && old.version > self.saved_beside.get());
             let saved = beside.iter().try_for_each(|old| {
-                save(&format!("{}{BESIDE}", cache.client), old)?;
+                save(&self.file_beside(), old)?;
                 self.saved_beside.set(old.version);
                 Ok(())
             });
@@ -191,8 +214,9 @@ impl KeptRoot {
     /// The volume is opened as this machine saw it last, or as it was before.
     pub(super) fn tell_opened_without(&self, start: &Record) {
         let (what, version) = (&self.what, start.version);
-        let is_older = self.known.replace(Some(version)).is_some_and(|known| version < known);
-        if is_older {
+        let known = self.known.get().max(Some(version));
+        self.known.set(known);
+        if known > Some(version) {
             tracing::warn!(
                 version,
                 "the cache lacks some of what this machine saw last of {what}: it is opened as it was before, until the nodes answer"

@@ -3,7 +3,8 @@
 //!
 //! Each client writes a file of its own for each, so that none overwrites a newer one of another's; the newest counts. The value is
 //! what nodes hold, signed and sealed, and it was verified when it came; the keyed hash behind it says that it was we who
-//! kept it. Whether it may be used, the mark of what was seen decides (the application keeps it): never an older one.
+//! kept it. Which of them a mount may begin with the application decides, by the mark of what was seen that it keeps: one that is
+//! older than that is told to be so.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -72,7 +73,7 @@ pub(super) fn save(
     fs::write_atomically(directory.join(name), encode(key, register, record), 0o600)
 }
 
-/// Returns what clients kept of this register, the newest first, each version once.
+/// Returns what clients kept of this register, the newest first, each once.
 ///
 /// # Suspends
 ///
@@ -85,9 +86,21 @@ pub(super) fn kept(directory: &Path, key: &[u8; 32], register: &RegisterAddress)
         let Ok(bytes) = fs::read(directory.join(name), limit) else { continue };
         kept.extend(decode(key, register, &bytes));
     }
-    kept.sort_by_key(|record| std::cmp::Reverse(record.version));
-    kept.dedup_by_key(|record| record.version);
+    // Two of one version are two values: which of them counts, the mark says.
+    kept.sort_by_key(|record| std::cmp::Reverse((record.version, record.header_hash.0)));
+    kept.dedup_by_key(|record| (record.version, record.header_hash.0));
     Ok(kept)
+}
+
+/// The version of what `client`'s file of this register holds; 0 if there is none that is whole.
+///
+/// # Suspends
+///
+/// While the file is read.
+pub(super) fn version_in(directory: &Path, client: &str, key: &[u8; 32], register: &RegisterAddress) -> u64 {
+    let path = directory.join(format!("{PREFIX}{client}{}", suffix(register)));
+    let bytes = fs::read(path, HEAD_SIZE + PAYLOAD_SIZE_BYTES_MAX + PROOF_SIZE).unwrap_or_default();
+    decode(key, register, &bytes).map_or(0, |record| record.version)
 }
 
 /// Removes all of this register: an older state was accepted, and none of them is to come back.

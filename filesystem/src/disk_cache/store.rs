@@ -3,7 +3,7 @@
 //! Ranges that were read are kept, and blocks that were written, whole: who writes a file reads it soon. What this process's
 //! own node holds is on this disk already, and is not kept a second time.
 //!
-//! Where no quorum of the register's nodes answers, a volume may be opened by the newest root that was kept; whatever is asked
+//! Where no quorum of the register's nodes answers, a volume may be opened by a root that was kept; whatever is asked
 //! of the register after that is asked of the nodes. So nothing that is not verified new passes for new: a swap names the root
 //! that it was made on, and loses against any other. Who can be reached is known from the connections, at once where a node's
 //! process is gone: whoever looks through this store tells the cache by it, and once a quorum has been out of reach for a
@@ -71,7 +71,7 @@ impl Drop for Reading<'_> {
 }
 
 impl CachedStore {
-    /// Puts the cache of `root` before `below`. A volume may be opened by `start`, the newest root that this machine has seen,
+    /// Puts the cache of `root` before `below`. A volume may be opened by `start`, a root that this machine has kept,
     /// where no quorum answers.
     pub fn new(below: Rc<dyn BlockStore>, root: Rc<KeptRoot>, start: Option<Record>) -> CachedStore {
         CachedStore::starting(below, root, start.map_or(Start::Nodes, Start::NodesOr))

@@ -240,19 +240,58 @@ fn what_is_pinned_takes_what_is_needed_and_not_the_objects_that_it_lies_in() {
     });
 }
 
+fn record(version: u64) -> dht::Record {
+    dht::Record {
+        version,
+        payload: vec![version as u8; 100].into(),
+        header_hash: dht::HeaderHash([version as u8; 32]),
+        writer: dht::PublicKey::from_bytes([9; 32]),
+    }
+}
+
+fn versions(root: &KeptRoot) -> Vec<u64> {
+    root.kept().into_iter().map(|record| record.version).collect()
+}
+
+/// What could not be opened once, for want of a descriptor, was gone with the end of the mount that had begun with an older one; and
+/// with it what this machine knew of having seen it.
+#[test]
+fn an_end_without_the_nodes_keeps_the_newest_root_whatever_was_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let register = RegisterAddress([7; 32]);
+    reactor::run(|| {
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
+        let root = cache.root(&register, "the drive");
+        root.note_root(&register, &record(7));
+        root.note_taken_over(7);
+        root.note_root(&register, &record(8));
+        cache.close();
+        for _ in 0..2 {
+            let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
+            let root = cache.root(&register, "the drive");
+            assert_eq!(versions(&root), [8, 7]);
+            root.tell_opened_without(&record(7));
+            root.note_taken_over(7);
+            assert!(root.keep(8), "that it was seen may be written down: it is here");
+            cache.close();
+        }
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
+        let root = cache.root(&register, "the drive");
+        assert_eq!(versions(&root), [8, 7]);
+        // An older state is accepted: that one is kept from now on.
+        cache.forget_roots(&register);
+        root.note_root(&register, &record(6));
+        assert!(root.keep(6) && !root.keep(8));
+        assert_eq!(versions(&root), [6]);
+        cache.close();
+    });
+}
+
 /// A mount saw a newer root and was cut off before it had its tree: within two seconds the root that all was here of was gone.
 #[test]
 fn a_root_that_was_only_seen_takes_no_place_of_one_that_was_gone_on_from() {
     let directory = tempfile::tempdir().unwrap();
     let register = RegisterAddress([7; 32]);
-    let record = |version: u64| dht::Record {
-        version,
-        payload: vec![version as u8; 100].into(),
-        header_hash: dht::HeaderHash([version as u8; 32]),
-        writer: dht::PublicKey::from_bytes([9; 32]),
-    };
-    let versions =
-        |root: &KeptRoot| root.kept().into_iter().map(|record| record.version).collect::<Vec<u64>>();
     reactor::run(|| {
         let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
         let root = cache.root(&register, "the drive");

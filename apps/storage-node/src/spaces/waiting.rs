@@ -94,7 +94,7 @@ impl Spaces {
             let closing: Vec<_> = volumes.iter().map(|volume| scope.spawn(|| volume.close())).collect();
             closing.into_iter().map(|closing| closing.join().ok()).collect::<Vec<_>>()
         });
-        // Before the marks that say what was seen: with one that is ahead of it no space starts without nodes.
+        // Before the marks that say what was seen: with one that is ahead of it a start without nodes shows less than was seen.
         self.cache.iter().for_each(|cache| cache.disk().keep_roots());
         let opened = self.state.opened.take();
         let outcome = ended.into_iter().zip(&opened).fold(Outcome::Stored, |outcome, (ending, opened)| {
