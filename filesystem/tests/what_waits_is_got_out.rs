@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::*;
 use dht::BlockStore;
 use dht::block::signed::Signed;
-use filesystem::access::list::{Access, AccessChange, AccessList};
+use filesystem::access::list::{Access, AccessChange, AccessList, Found};
+use filesystem::access::open_root;
 use filesystem::access::sharing::change_readers;
 use filesystem::nowhere::Nowhere;
 use filesystem::operations::{RenameFlags, Sharing};
@@ -185,6 +186,52 @@ fn who_is_made_a_reader_is_refused_at_once_reads_on_and_writes_again_when_he_may
         assert_eq!(volume.close(), Ending::Stored);
         let last = open(&store, "third");
         assert!(last.lookup(ROOT, b"waits").is_ok() && last.lookup(ROOT, b"again").is_ok());
+    });
+}
+
+/// A writer puts back a list that the owner has taken somebody off since, or takes it away.
+#[test]
+fn who_has_seen_a_newer_list_signs_no_older_one_in_good_faith() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let owner = Identity::from_seed(&[1; 32]);
+        let root = || {
+            let keys = keys(&store);
+            let record = store.memory.read(&keys.register).unwrap().unwrap();
+            open_root(&record.payload, record.version, &keys.secret).unwrap()
+        };
+        let number = || match root().charter.access_list(&owner.public_key(), &keys(&store).register) {
+            Found::List(list) => Some(list.number),
+            _ => None,
+        };
+        share(&store, &owner, Access::Write, 1);
+        let old = root().charter;
+        let volume = opened(&store, directory.path(), Some(&owner));
+        share(&store, &owner, Access::Write, 2);
+        write_file(&volume, ROOT, "once", b"once");
+        volume.sync(None, false).unwrap();
+        let put_back = |charter: &filesystem::access::Charter| {
+            let change = |newest: &mut filesystem::access::Charter| {
+                newest.take_access_of(charter);
+                Ok(false)
+            };
+            let keys = keys(&store);
+            let swap =
+                |expected, payload| store.memory.compare_and_swap(&keys.register, Some(expected), payload);
+            change_readers(&store.memory, &keys, "a writer", &change, &swap).unwrap();
+        };
+        let mut none = old.clone();
+        none.extensions.clear();
+        for (charter, there, name) in [(&old, Some(1), "twice"), (&none, None, "thrice")] {
+            put_back(charter);
+            assert_eq!(number(), there);
+            write_file(&volume, ROOT, name, name.as_bytes());
+            volume.sync(None, false).unwrap();
+            assert_eq!(number(), Some(2), "{name}");
+        }
+        assert_eq!(volume.close(), Ending::Stored);
     });
 }
 

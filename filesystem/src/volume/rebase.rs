@@ -150,6 +150,7 @@ impl Volume {
         let written = self.written_by(root.tree, self.options.device)?;
         let dead = self.state.borrow().truncations.clone();
         let standing = self.lease.session.borrow().standing(&sessions);
+        let charter = self.charter_after(root);
         self.step(|state| state.adopt(&merged, root.tree, header, &truncations, &returned))?;
         // From here to the end of the block nothing suspends: what is in the active delta now is not committed before it is
         // known whether it is in doubt.
@@ -176,7 +177,7 @@ impl Volume {
                 }
             }
             state.moved.extend(moved);
-            state.charter = root.charter.clone();
+            state.charter = charter;
             state.objects = root.objects.clone();
         }
         drop(closed);

@@ -12,7 +12,7 @@ use dht::Record;
 
 use super::{Cause, Volume};
 use crate::access::list::{Access, Found};
-use crate::access::{Root, RootError, open_root};
+use crate::access::{Charter, Root, RootError, open_root};
 use crate::errno::Errno;
 
 impl Volume {
@@ -91,6 +91,23 @@ impl Volume {
             Access::Read => self.shut(Cause::ReadsOnly),
             Access::None => self.shut(Cause::TakenOff),
         }
+    }
+
+    /// The charter to go on with from `root`. If its list is older than ours, or none of the owner's, one of the writers put it there: ours
+    /// stays, and the next commit says it again, so that nobody signs in good faith what takes the owner's word back.
+    pub(super) fn charter_after(&self, root: &Root) -> Charter {
+        let mut charter = root.charter.clone();
+        let state = self.state.borrow();
+        if let Some(owner) = self.options.list_of.filter(|_| charter.extensions != state.charter.extensions) {
+            let number = |charter: &Charter| match charter.access_list(&owner, &self.keys.register) {
+                Found::List(list) => Some(list.number),
+                Found::Nothing | Found::Forged => None,
+            };
+            if number(&charter) < number(&state.charter) {
+                charter.take_access_of(&state.charter);
+            }
+        }
+        charter
     }
 
     /// Who could only read may write again: what waits goes to the nodes.

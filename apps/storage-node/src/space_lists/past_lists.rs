@@ -1,8 +1,11 @@
 //! Which list of a space is its newest, where its newest root does not open here: as far as the values tell that nodes keep of before.
 //!
 //! A list comes into a root by a value that the owner wrote, with some copy of his home; a writer can only put an older one back. So this
-//! home knows the newest one if it can read a value of the owner's with the newest one that it knows, and all that the space was since. It rarely can: nodes keep one value of each stretch of time. In what is not
-//! kept another copy may have taken somebody off. A writer is on the register's own list as well, which nobody but the owner changes; a
+//! home knows the newest one if it can read a value of the owner's with the newest one that it knows, and all that the space was since. It
+//! rarely can: nodes keep one value of each stretch of time. In what is not kept another copy may have taken somebody off. (A mount of the
+//! owner's that has seen a newer list signs no older one, see [`filesystem::volume`]; one that begins with an older one may, for the
+//! minute until what the roll says is said.) What was before the state that is gone back to may have a newer list too: all of that is
+//! looked at. A writer is on the register's own list as well, which nobody but the owner changes; a
 //! reader is on the owner's alone. So where the newest is not known for sure, *nobody comes back as a reader*: it is told, and the owner
 //! lets them in again.
 //!
@@ -47,7 +50,7 @@ impl Shown {
     }
 }
 
-/// Takes over the newest list that `past` and the values after it say, and returns up to which version it is known that there is no
+/// Takes over the newest list that all kept values say, and returns up to which version it is known that there is no
 /// newer one; none if it is not known.
 ///
 /// # Errors
@@ -71,7 +74,7 @@ pub(crate) fn learn_past(
     let number = of_past.as_ref().map(|list| list.number);
     let mut shown = vec![Shown { version: past.version, number, is_owners: false, may_have: false }];
     let mut newest = of_past;
-    for value in values.values.iter().filter(|value| value.version >= past.version) {
+    for value in &values.values {
         let record: Result<Record, ReadError> = match &values.newest {
             Ok(Some(now)) if now.header_hash == value.header_hash => Ok(now.clone()),
             _ => sharer.store.read_past(&keys.register, value),
@@ -92,13 +95,16 @@ pub(crate) fn learn_past(
             Ok(())
         })?;
     }
-    let now = values.newest.as_ref().ok().and_then(Option::as_ref).map(|now| now.version);
     let known = entry.map_or(0, |entry| entry.number);
-    Ok(now.filter(|now| is_newest_known(&shown, *now, known)))
+    let (before, since): (Vec<Shown>, Vec<Shown>) =
+        shown.into_iter().partition(|shown| shown.version < past.version);
+    let known = before.iter().filter_map(|shown| shown.number).fold(known, u64::max);
+    let now = values.newest.as_ref().ok().and_then(Option::as_ref).map(|now| now.version);
+    Ok(now.filter(|now| is_newest_known(&since, *now, known)))
 }
 
-/// Whether no list came between the newest one that is known, which the roll says under the number `known` or one of `shown` has, and
-/// the version `now`.
+/// Whether no list came between the newest one that is known, which the roll or what was before says under the number `known` or one of
+/// `shown` has, and the version `now`.
 fn is_newest_known(shown: &[Shown], now: u64, known: u64) -> bool {
     let highest = shown.iter().filter_map(|shown| shown.number).max().filter(|highest| *highest >= known);
     // What a writer wrote with it says nothing: there may have been a newer one before. Nor is it known when a list came that the roll
