@@ -46,18 +46,6 @@ pub enum JournalError {
     /// The directory can't be read or written.
     #[error("the journal in {0} cannot be used: {1}; check the directory's permissions and space")]
     Io(PathBuf, #[source] io::Error),
-    /// There is no room for what an earlier mount left to be written anew, which it is before anything of it goes.
-    #[error(
-        "the journal in {directory} has {} KiB that are not stored yet, and needs as much room again on its disk while they are put in: \
-         make that room, or get them out of it",
-        .bytes.div_ceil(1024)
-    )]
-    NoRoom {
-        /// Its directory.
-        directory: PathBuf,
-        /// What is in it.
-        bytes: u64,
-    },
     /// The file belongs to another volume or another user's key.
     #[error(
         "the journal file {0} was written by another identity or for another volume: move it away to go on without it"
@@ -85,7 +73,6 @@ impl JournalError {
     pub(crate) fn errno(&self) -> Errno {
         match self {
             JournalError::Io(_, error) if is_full(error) => Errno::ENOSPC,
-            JournalError::NoRoom { .. } => Errno::ENOSPC,
             _ => Errno::EIO,
         }
     }
@@ -141,7 +128,7 @@ impl Open {
 #[derive(Default)]
 pub(crate) struct Files {
     open: Option<Open>,
-    /// The files that this mount wrote, with the number up to which they hold changes.
+    /// The files that this mount wrote, or that hold what it began with, with the number up to which they hold changes.
     written: Vec<(u64, u64)>,
     /// The file numbers that earlier mounts left.
     found: Vec<u64>,

@@ -150,6 +150,8 @@ pub struct Volume {
     background: RefCell<Vec<JoinHandle<()>>>,
     committer: RefCell<Option<JoinHandle<()>>>,
     nodes: away::Nodes,
+    /// The session whose journal this one began with, and the last of its deltas that was in that.
+    begun_with: Cell<([u8; 8], u64)>,
     /// Where the files of an earlier mount's journal are that could not be read to their end.
     damaged_journal: RefCell<Option<PathBuf>>,
     /// Whether the nodes have what they had taken.
@@ -337,6 +339,7 @@ impl Volume {
             background: RefCell::new(Vec::new()),
             committer: RefCell::new(None),
             nodes: away::Nodes::default(),
+            begun_with: Cell::default(),
             damaged_journal: RefCell::default(),
             standing: undone::Standing::default(),
             watchers: RefCell::default(),

@@ -6,7 +6,7 @@ mod common;
 use common::model::Model;
 use common::*;
 use filesystem::operations::FileKind;
-use filesystem::{Errno, JournalError, OpenError, Operations, Options, Volume};
+use filesystem::{Ending, Errno, JournalError, OpenError, Operations, Options, Volume};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -219,6 +219,59 @@ fn a_journal_that_a_power_cut_brings_back_undoes_nothing() {
         volume.close().stored().unwrap();
         let volume = open(&store, "third");
         assert_eq!((names(&volume, ROOT).len(), read_file(&volume, rewritten)), (1, b"other".to_vec()));
+    });
+}
+
+/// What lies in a directory, by name.
+fn bytes_in(directory: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    let mut all: Vec<_> =
+        entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_start_needs_no_room_for_what_it_finds_and_takes_it_in_once_though_it_is_still_there_at_the_next() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        let volume = start(&store, directory.path());
+        write_file(&volume, ROOT, "of before", b"0");
+        volume.close().stored().unwrap();
+        let volume = restart(&store, directory.path());
+        store.budget.set(0);
+        let rewritten = write_file(&volume, ROOT, "rewritten", &[1; 300_000]);
+        let removed = write_file(&volume, ROOT, "removed", b"first");
+        volume.sync(None, false).unwrap();
+        let (mut found, again) = (crash(directory.path()), crash(directory.path()));
+        let before = bytes_in(found.path());
+        // Started and killed, as often as may be: nothing is written, and nothing goes.
+        for _ in 0..3 {
+            let volume = restart(&store, found.path());
+            assert_eq!(read_file(&volume, rewritten), [1; 300_000]);
+            assert!(bytes_in(found.path()) == before);
+            // What it began with is as safe as what was synced here.
+            volume.sync(Some(removed), false).unwrap();
+            assert!(bytes_in(found.path()) == before);
+            found = crash(found.path());
+            let ending = restart(&store, found.path()).close();
+            assert!(matches!(ending, Ending::InJournal { file_count: 2, .. }), "{ending}");
+            assert!(bytes_in(found.path()) == before);
+        }
+        store.budget.set(u64::MAX);
+        let volume = restart(&store, found.path());
+        volume.close().stored().unwrap();
+        assert_eq!(std::fs::read_dir(found.path()).unwrap().count(), 0);
+        let other = open(&store, "other");
+        other.write(rewritten, 0, b"other", false).unwrap();
+        other.unlink(ROOT, b"removed").unwrap();
+        other.close().stored().unwrap();
+        // The files are there again, as if the power had failed before they were gone for good.
+        let volume = restart(&store, again.path());
+        assert_eq!(names(&volume, ROOT), ["of before", "rewritten"]);
+        assert_eq!(read_file(&volume, rewritten)[..6], *b"other\x01");
+        volume.close().stored().unwrap();
     });
 }
 

@@ -166,7 +166,9 @@ impl Plan {
                     Usual::AsBefore if !directory.is_dir() => 0,
                     Usual::AsBefore | Usual::ShareOfTheDisk => {
                         files::private_directory(&directory)?;
-                        share_of_the_disk(&directory)
+                        // On a full disk nothing is taken in, and what is there is what a drive starts by without the nodes.
+                        let least = if has_roots_in(&directory) { SIZE_BYTES_MIN } else { 0 };
+                        share_of_the_disk(&directory).max(least)
                     }
                 }
             }
@@ -271,6 +273,11 @@ pub(crate) fn view_of(
     Ok((Volume::open(store.clone(), keys, options).map_err(failed)?, store))
 }
 
+fn has_roots_in(directory: &Path) -> bool {
+    let mut names = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    names.any(|entry| entry.file_name().to_string_lossy().starts_with("root-"))
+}
+
 fn share_of_the_disk(directory: &Path) -> u64 {
     let free = rustix::fs::statvfs(directory).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     ((free + disk_bytes(directory)) / USUAL_SHARE).min(USUAL_BYTES_MAX)
@@ -364,8 +371,7 @@ impl Cache {
 
     /// Whether anything was kept that a drive could be opened by without the nodes.
     pub(crate) fn has_roots(&self) -> bool {
-        let names = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
-        names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("root-"))
+        has_roots_in(&self.directory)
     }
 
     /// The roots that a volume may be opened by without the nodes, the newest first. The others are for where not all of that is here; one

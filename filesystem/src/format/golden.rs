@@ -28,7 +28,7 @@ const INODE: &str = "\
     010000000000000088776655443322110500000000000000ffffffffffffffff0100000000f153650000000002000000 \
     01f15365000000000300000000105e5f00000000ffc99a3b";
 const ENTRY: &str = "080706050403020102";
-const WRITER: &str = "0173657373696f6e31070000000000000000f1536500000000";
+const WRITER: &str = "0173657373696f6e31070000000000000000f153650000000073657373696f6e300900000000000000";
 const ORPHAN: &str = "01887766554433221100f153650000000010ff536500000000";
 const TRUNCATION: &str = "010300000000000000401f000000000000";
 const OBJECT: &str = "010000800100008000000000000000000000000000000000000000000000";
@@ -161,7 +161,13 @@ fn records_are_as_they_were() {
     is_golden(ENTRY, &bytes);
     assert_eq!(EntryRecord::decode(&bytes), Some(entry));
 
-    let writer = WriterRecord { session: *b"session1", delta: 7, committed_seconds: 1_700_000_000 };
+    let writer = WriterRecord {
+        session: *b"session1",
+        delta: 7,
+        committed_seconds: 1_700_000_000,
+        journal_session: *b"session0",
+        journal_delta: 9,
+    };
     let bytes = encoded(|out| writer.encode(out));
     is_golden(WRITER, &bytes);
     assert_eq!(WriterRecord::decode(&bytes), Some(writer));

@@ -5,7 +5,7 @@
 //!
 //! | record | bytes |
 //! | --- | --- |
-//! | writer | `1, session 8, delta u64, committed seconds i64` |
+//! | writer | `1, session 8, delta u64, committed seconds i64, journal session 8, journal delta u64` |
 //! | session | `1, device u64, since seconds i64, state u64, asks u64, heard u64, cleared u64, has journal u64, label size u8, label` |
 //! | orphan | `1, device u64, since seconds i64, lease seconds i64` |
 //! | truncation | `1, first frame u64, end frame u64` |
@@ -24,6 +24,10 @@ pub struct WriterRecord {
     pub delta: u64,
     /// When, in seconds since 1970.
     pub committed_seconds: i64,
+    /// The session whose journal that one began with, or zeros: what it found of that is in the root as well.
+    pub journal_session: [u8; 8],
+    /// The highest delta of it that was in that journal.
+    pub journal_delta: u64,
 }
 
 /// What a session may do.
@@ -156,13 +160,29 @@ impl WriterRecord {
     /// Writes the record.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let session = u64::from_le_bytes(self.session);
-        put(out, &[session, self.delta, self.committed_seconds as u64]);
+        let journal_session = u64::from_le_bytes(self.journal_session);
+        let committed = self.committed_seconds as u64;
+        put(out, &[session, self.delta, committed, journal_session, self.journal_delta]);
     }
 
     /// Reads a record.
     pub fn decode(bytes: &[u8]) -> Option<WriterRecord> {
         let [session, delta, committed] = numbers(bytes)?;
-        Some(WriterRecord { session: session.to_le_bytes(), delta, committed_seconds: committed as i64 })
+        // Earlier versions wrote no more.
+        let [.., journal_session, journal_delta] = numbers::<5>(bytes).unwrap_or_default();
+        Some(WriterRecord {
+            session: session.to_le_bytes(),
+            delta,
+            committed_seconds: committed as i64,
+            journal_session: journal_session.to_le_bytes(),
+            journal_delta,
+        })
+    }
+
+    /// Up to which of its deltas the root contains what `session` changed; 0 if it says nothing of it.
+    pub fn contained_of(&self, session: &[u8; 8]) -> u64 {
+        let of = |known: &[u8; 8], delta| if known == session { delta } else { 0 };
+        of(&self.session, self.delta).max(of(&self.journal_session, self.journal_delta))
     }
 }
 
@@ -236,7 +256,13 @@ mod tests {
 
     #[test]
     fn records_survive_encoding_and_a_longer_tail() {
-        let writer = WriterRecord { session: *b"session1", delta: 2, committed_seconds: -3 };
+        let writer = WriterRecord {
+            session: *b"session1",
+            delta: 2,
+            committed_seconds: -3,
+            journal_session: *b"session0",
+            journal_delta: 4,
+        };
         let session = SessionRecord {
             device: 10,
             since_seconds: -11,
@@ -255,7 +281,7 @@ mod tests {
         orphan.encode(&mut bytes[1]);
         truncation.encode(&mut bytes[2]);
         session.encode(&mut bytes[3]);
-        assert_eq!(bytes.each_ref().map(Vec::len), [25, 25, 17, 114]);
+        assert_eq!(bytes.each_ref().map(Vec::len), [41, 25, 17, 114]);
         for tail in [&b""[..], b"later"] {
             bytes.iter_mut().for_each(|bytes| bytes.extend_from_slice(tail));
             assert_eq!(WriterRecord::decode(&bytes[0]), Some(writer));
@@ -263,6 +289,26 @@ mod tests {
             assert_eq!(Truncation::decode(&bytes[2]), Some(truncation));
             assert_eq!(SessionRecord::decode(&bytes[3]), Some(session));
         }
+    }
+
+    #[test]
+    fn a_writer_says_what_the_root_has_of_its_own_session_and_of_the_one_whose_journal_it_began_with() {
+        let writer = WriterRecord {
+            session: *b"session1",
+            delta: 2,
+            committed_seconds: -3,
+            journal_session: *b"session0",
+            journal_delta: 4,
+        };
+        let contained = |writer: &WriterRecord| {
+            [b"session1", b"session0", b"session2"].map(|session| writer.contained_of(session))
+        };
+        assert_eq!(contained(&writer), [2, 4, 0]);
+        let mut bytes = Vec::new();
+        writer.encode(&mut bytes);
+        // As earlier versions wrote it.
+        let earlier = WriterRecord::decode(&bytes[..25]).unwrap();
+        assert_eq!(contained(&earlier), [2, 0, 0]);
     }
 
     #[test]

@@ -6,10 +6,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use reactor::fs;
+use reactor::fs::{self, File};
 
 use super::reader::Reader;
-use super::{Files, Item, Journal, JournalError, is_full, numbers, path_of};
+use super::{Files, Item, Journal, JournalError, numbers, path_of};
 use crate::access::VolumeKeys;
 
 impl Journal {
@@ -84,15 +84,25 @@ impl Journal {
             return Ok(None);
         }
         let mut first = None;
+        let inode = |path: &Path| fs::metadata(path).map(|file| file.inode);
         for number in &files.found {
+            let path = path_of(&self.directory, *number);
             // Numbers begin anew where nothing was left.
             for again in 0.. {
                 let name = self.directory.join(format!("damaged-{number:016x}-{again}"));
-                match fs::hard_link(path_of(&self.directory, *number), &name) {
-                    Ok(()) => first = first.or(Some(name)),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                match fs::hard_link(&path, &name) {
+                    Ok(()) => {}
+                    // Nor is it kept twice by a start that was killed before all else was stored.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::AlreadyExists
+                            && inode(&name).ok() != inode(&path).ok() =>
+                    {
+                        continue;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     Err(error) => return Err(self.error(error)),
                 }
+                first = first.or(Some(name));
                 break;
             }
         }
@@ -100,19 +110,26 @@ impl Journal {
         Ok(first)
     }
 
-    /// Says of a disk that was too full for what was replayed how much room that needs.
+    /// Takes over the files of earlier mounts as they lie: they hold changes up to `through` as if this mount had written them.
+    /// Returns whether a power cut leaves them, for which they are synced.
     ///
     /// # Suspends
     ///
-    /// While the files are looked at.
-    pub(crate) fn with_needed_room(&self, error: JournalError, files: &Files) -> JournalError {
-        match &error {
-            JournalError::Io(_, cause) if is_full(cause) => {}
-            _ => return error,
+    /// Until they are.
+    pub(crate) fn keep_found(&self, files: &mut Files, through: u64) -> bool {
+        let sync = || {
+            files
+                .found
+                .iter()
+                .try_for_each(|number| File::open(path_of(&self.directory, *number))?.sync_data())?;
+            fs::sync_dir(&self.directory)
+        };
+        let synced = sync();
+        if let Err(error) = &synced {
+            tracing::warn!(%error, "what an earlier mount left in the journal may not outlive a power cut before it is stored");
         }
-        let size =
-            |number: &u64| fs::metadata(path_of(&self.directory, *number)).map_or(0, |found| found.len_bytes);
-        JournalError::NoRoom { directory: self.directory.clone(), bytes: files.found.iter().map(size).sum() }
+        files.written.extend(files.found.drain(..).map(|number| (number, through)));
+        synced.is_ok()
     }
 
     pub(super) fn note_unread(&self) {

@@ -248,19 +248,53 @@ fn a_note_that_was_half_written_goes_with_the_next_one() {
 }
 
 #[test]
-fn a_disk_that_is_too_full_for_what_was_left_is_told_with_the_room_that_it_takes() {
+fn what_earlier_mounts_left_stays_as_it_lies_until_all_of_it_is_committed_or_a_snapshot_takes_its_place() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        for is_committed in [true, false] {
+            begin(&journal(directory.path()));
+            let before = numbers(directory.path()).unwrap();
+            let left = std::fs::read(path_of(directory.path(), before[0])).unwrap();
+            let journal = journal(directory.path());
+            assert!(journal.keep_found(&mut journal.turn(), 7));
+            assert_eq!(journal.turn().through(), 7);
+            journal.on_committed(&mut journal.turn(), 6);
+            assert_eq!(numbers(directory.path()).unwrap(), before);
+            assert!(
+                std::fs::read(path_of(directory.path(), before[0])).unwrap() == left,
+                "nothing is written"
+            );
+            match is_committed {
+                true => journal.on_committed(&mut journal.turn(), 7),
+                false => begin(&journal),
+            }
+            let after = numbers(directory.path()).unwrap();
+            assert!(after.len() == usize::from(!is_committed) && !after.contains(&before[0]));
+        }
+    });
+}
+
+#[test]
+fn damaged_files_are_kept_once_however_often_a_start_is_killed() {
     reactor::run(|| {
         let directory = tempfile::tempdir().unwrap();
         begin(&journal(directory.path()));
-        let left = std::fs::metadata(path_of(directory.path(), 1)).unwrap().len();
-        let journal = journal(directory.path());
-        let files = journal.turn();
-        let full = || journal.error(io::ErrorKind::StorageFull.into());
-        let told = journal.with_needed_room(full(), &files);
-        assert!(matches!(told, JournalError::NoRoom { bytes, .. } if bytes == left), "{told}");
-        let size = format!("{} KiB", left.div_ceil(1024));
-        assert!(told.errno() == Errno::ENOSPC && told.to_string().contains(&size), "{told}");
-        let other = journal.with_needed_room(journal.error(io::ErrorKind::PermissionDenied.into()), &files);
-        assert!(matches!(other, JournalError::Io(..)));
+        let path = path_of(directory.path(), 1);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let keep = || {
+            let journal = journal(directory.path());
+            items(&journal).unwrap();
+            let kept = journal.keep_damaged(&journal.turn()).unwrap();
+            kept.unwrap().file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!([keep(), keep()], ["damaged-0000000000000001-0"; 2]);
+        // Another of that number.
+        std::fs::remove_file(&path).unwrap();
+        begin(&journal(directory.path()));
+        std::fs::write(&path, [7; 5000]).unwrap();
+        assert_eq!([keep(), keep()], ["damaged-0000000000000001-1"; 2]);
     });
 }

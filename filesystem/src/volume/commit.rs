@@ -293,18 +293,18 @@ impl Volume {
     fn is_in(&self, tree: Option<Pointer>, number: u64) -> Result<bool, Errno> {
         Ok(self
             .written_by(tree, self.options.device)?
-            .is_some_and(|(session, delta)| session == self.session && delta >= number))
+            .is_some_and(|written| written.session == self.session && written.delta >= number))
     }
 
-    /// Returns the session and the number of the last delta of the writer `device` that is in the tree.
+    /// Returns what the tree says that it has of the writer `device`.
     pub(super) fn written_by(
         &self,
         tree: Option<Pointer>,
         device: u64,
-    ) -> Result<Option<([u8; 8], u64)>, Errno> {
+    ) -> Result<Option<WriterRecord>, Errno> {
         let Some(tree) = tree else { return Ok(None) };
         match self.step(|state| state.get_in(&tree, &Key::Writer(device)))? {
-            Some(Change::Writer(WriterRecord { session, delta, .. })) => Ok(Some((session, delta))),
+            Some(Change::Writer(record)) => Ok(Some(record)),
             _ => Ok(None),
         }
     }
@@ -359,10 +359,14 @@ impl Volume {
             };
             changes.push(TreeChange { key: Bytes::copy_from_slice(&key.encode()), value });
         }
+        // What was replayed is in the first delta that there is, whole.
+        let (journal_session, journal_delta) = self.begun_with.get();
         let writer = Change::Writer(WriterRecord {
             session: self.session,
             delta: delta.number,
             committed_seconds: Time::now().seconds,
+            journal_session,
+            journal_delta,
         });
         let mut insert = |key: Key, value| {
             let key = Bytes::copy_from_slice(&key.encode());

@@ -128,7 +128,7 @@ impl Durability {
 
     /// Whether every change up to `number` is as durable as was promised.
     pub(crate) fn is_durable(&self, number: u64) -> bool {
-        self.is_committed(number) || (self.write_back && self.kept >= number)
+        self.is_committed(number) || (self.write_back && self.kept >= self.last_change(number))
     }
 
     /// Whether a quorum holds every change up to `number`.
@@ -164,12 +164,17 @@ impl Durability {
 
     /// Whether the journal, or a quorum, has every change up to `number`, if only until a power cut.
     pub(crate) fn is_noted(&self, number: u64) -> bool {
-        self.is_committed(number) || self.journaled >= number
+        self.is_committed(number) || self.journaled >= self.last_change(number)
     }
 
     /// Whether the journal, or a quorum, has every change up to `number`, also after a power cut.
     pub(crate) fn is_kept(&self, number: u64) -> bool {
-        self.is_committed(number) || self.kept >= number
+        self.is_committed(number) || self.kept >= self.last_change(number)
+    }
+
+    /// No number above it, up to `number`, is a change: they were drawn.
+    fn last_change(&self, number: u64) -> u64 {
+        number.min(self.newest_change)
     }
 
     /// Whether a power cut leaves something of the journal that no quorum has.
@@ -272,9 +277,9 @@ mod tests {
         assert!(durability.lacks(keys()) && !durability.lacks(Key::Inode(2)..=Key::Inode(9)));
         durability.on_journaled(number, false);
         assert!(!durability.lacks(keys()) && !durability.is_kept(number));
+        durability.on_journaled(number, true);
         let drawn = durability.draw();
-        durability.on_journaled(drawn, true);
-        assert!(durability.is_kept(drawn) && durability.newest_change() == number);
+        assert!(durability.is_kept(drawn) && durability.newest_change() == number, "that is no change");
         let newer = change(&mut durability, 1);
         assert!(!durability.is_kept(newer) && durability.lacks(keys()));
         durability.on_committed(newer);

@@ -286,24 +286,19 @@ impl Volume {
     fn spill(&self, cause: Errno) -> Ending {
         let cause = self.state.borrow().cause(cause);
         let Pending { bytes, file_count, .. } = self.pending();
-        let newest = self.state.borrow().durability.newest();
         let Some(journal) = &self.journal else {
             let journal = "there is no journal".into();
             return Ending::Lost { bytes, cause, journal };
         };
         let mut files = journal.turn();
-        let (is_shut, is_journaled) = {
-            let state = self.state.borrow();
-            let durability = &state.durability;
-            match state.shut.is_some() {
-                true => (true, durability.is_kept(durability.newest_change())),
-                // In write-back mode the journal may have it all.
-                false => (false, durability.is_durable(newest)),
-            }
+        // What it has is there already, be it as an earlier mount left it, and what it lacks is added: to write all of it anew would
+        // need room for that. Of whoever is shut out it has content, too, that is only pointed to here by now, and that the nodes do
+        // not give back.
+        let is_kept = {
+            let durability = &self.state.borrow().durability;
+            durability.is_kept(durability.newest())
         };
-        // Of whoever is shut out the journal has content that is only pointed to here by now, and that the nodes do not give back: to
-        // what it has what it lacks is added, and nothing takes its place.
-        let written = if is_journaled { Ok(()) } else { self.write_group(journal, &mut files, !is_shut) };
+        let written = if is_kept { Ok(()) } else { self.write_group(journal, &mut files) };
         match written {
             Ok(()) => Ending::InJournal { bytes, file_count, cause },
             Err(error) => Ending::Lost { bytes, cause, journal: error.to_string() },

@@ -18,7 +18,7 @@ use super::state::{Delta, State, Step, Stop};
 use crate::access::Root;
 use crate::cache::NumberMap;
 use crate::errno::Errno;
-use crate::format::{EntryRecord, InodeRecord, Key, Pointer, Truncation};
+use crate::format::{EntryRecord, InodeRecord, Key, Pointer, Truncation, WriterRecord};
 use crate::operations::Time;
 use crate::tree::Nodes;
 use crate::tree::difference::{Difference, Differing};
@@ -158,7 +158,9 @@ impl Volume {
         self.on_heard_of(root);
         {
             let mut state = self.state.borrow_mut();
-            let is_ahead = |(session, delta)| session == self.session && delta > state.durability.newest();
+            let is_ahead = |written: WriterRecord| {
+                written.session == self.session && written.delta > state.durability.newest()
+            };
             if written.is_some_and(is_ahead) {
                 // This is a copy of a mount that ran on, and the numbers that come next are its.
                 state.next_inode = random_start();

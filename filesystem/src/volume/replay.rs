@@ -2,7 +2,9 @@
 //!
 //! Which of it a root contains already is decided exactly, whoever published since: the newest tree's record of that
 //! writer names the last of its deltas that is in it. The rest goes on top of the root that it was made on, and from there
-//! onto the newest one like any changes that lost a race. Then one new file holds it all, and only then the old ones go.
+//! onto the newest one like any changes that lost a race. Nothing is written for that: the files stay as they lie until a root has
+//! what is in them, or a snapshot takes their place, so that a start needs no room on the journal's disk. That root's record of
+//! the writer says whose journal it began with, so that files that are still there at another start are not taken for new.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +12,7 @@ use super::state::{Change, Delta};
 use super::values::decode_raw;
 use super::{OpenError, Volume};
 use crate::access::Root;
+use crate::errno::Errno;
 use crate::format::{FRAME_SIZE_MAX, Pointer, VolumeId};
 use crate::journal::Item;
 
@@ -18,6 +21,7 @@ use crate::journal::Item;
 pub(super) struct Left {
     /// Whose changes these are.
     pub(super) volume: Option<VolumeId>,
+    session: [u8; 8],
     /// Up to this number the newest tree contains what this session changed.
     contained: u64,
     /// The delta that the next changes are in.
@@ -32,8 +36,8 @@ impl Left {
     /// Takes the next item; of what its session changed, the newest tree has everything up to `contained`.
     pub(super) fn take(&mut self, item: Item, contained: u64) {
         match item {
-            Item::Snapshot { volume, .. } => {
-                *self = Left { volume: Some(volume), contained, ..Left::default() };
+            Item::Snapshot { session, volume, .. } => {
+                *self = Left { volume: Some(volume), session, contained, ..Left::default() };
             }
             Item::Base { number, tree } => {
                 self.bases.insert(number, tree);
@@ -75,8 +79,7 @@ impl Volume {
         journal.replay(|items| {
             items.into_iter().try_for_each(|item| {
                 if let Item::Snapshot { session, device, .. } = &item {
-                    let written = self.written_by(root.tree, *device).map_err(OpenError::Tree)?;
-                    contained = written.filter(|(writer, _)| writer == session).map_or(0, |(_, delta)| delta);
+                    contained = self.contained_of(root.tree, session, *device).map_err(OpenError::Tree)?;
                 }
                 replay.take(item, contained);
                 Ok::<_, OpenError>(())
@@ -115,12 +118,25 @@ impl Volume {
             let directory = journal.directory().to_owned();
             self.rebase(root, current).map_err(|errno| OpenError::JournalBase { directory, errno })?;
         }
-        let written = self.write_group(journal, &mut files, true);
-        written.map_err(|error| journal.with_needed_room(error, &files))?;
+        self.begun_with.set((replay.session, replay.number.max(replay.contained)));
+        let newest = self.state.borrow().durability.newest();
+        let is_kept = journal.keep_found(&mut files, newest);
         let mut state = self.state.borrow_mut();
-        let newest = state.durability.newest();
+        state.durability.on_journaling(newest);
+        state.durability.on_journaled(newest, is_kept);
         state.durability.want(newest);
         Ok(())
+    }
+
+    /// Up to which number the tree contains what `session` changed, whose device was `device`.
+    fn contained_of(&self, tree: Option<Pointer>, session: &[u8; 8], device: u64) -> Result<u64, Errno> {
+        let mut contained = 0;
+        // Whoever began with its journal may go by another number.
+        for device in [device, self.options.device] {
+            let written = self.written_by(tree, device)?;
+            contained = written.map_or(contained, |written| contained.max(written.contained_of(session)));
+        }
+        Ok(contained)
     }
 }
 

@@ -35,7 +35,7 @@ impl Volume {
             if self.state.borrow().durability.is_durable(number) {
                 return Ok(());
             }
-            match self.write_group(journal, &mut files, false) {
+            match self.write_group(journal, &mut files) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     tracing::error!(%error, "the journal fails: syncing waits for the nodes instead")
@@ -127,7 +127,7 @@ impl Volume {
         if self.state.borrow().durability.is_kept(number) {
             return Ok(());
         }
-        let written = self.write_group(journal, &mut files, false);
+        let written = self.write_group(journal, &mut files);
         drop(files);
         self.note_journal(written.as_ref().err().map(|error| error as &dyn std::fmt::Display));
         written.map_err(|error| error.errno())
@@ -174,31 +174,25 @@ impl Volume {
         if self.state.borrow().durability.is_noted(number) {
             return Ok(());
         }
-        let written = self.write_group_as(journal, &mut files, false, false);
+        let written = self.write_group_as(journal, &mut files, false);
         drop(files);
         self.note_journal(written.as_ref().err().map(|error| error as &dyn std::fmt::Display));
         written.or_else(|_| self.sync_closed(number))
     }
 
-    /// Writes what the journal lacks, or `everything` that is not committed.
+    /// Writes what the journal lacks, or all that is not committed where that is to take the place of what it has.
     ///
     /// # Suspends
     ///
     /// Until it is durable.
-    pub(super) fn write_group(
-        &self,
-        journal: &Journal,
-        files: &mut Files,
-        everything: bool,
-    ) -> Result<(), JournalError> {
-        self.write_group_as(journal, files, everything, true)
+    pub(super) fn write_group(&self, journal: &Journal, files: &mut Files) -> Result<(), JournalError> {
+        self.write_group_as(journal, files, true)
     }
 
     fn write_group_as(
         &self,
         journal: &Journal,
         files: &mut Files,
-        everything: bool,
         durably: bool,
     ) -> Result<(), JournalError> {
         let (head, changes, group) = {
@@ -206,11 +200,10 @@ impl Volume {
             let newest = state.durability.newest();
             state.durability.on_journaling(newest);
             // Of whoever is shut out an older file may have content that he has nowhere else: none is replaced for its length.
-            let is_wanted = match state.shut.is_some() {
+            let snapshot = match state.shut.is_some() {
                 true => journal.needs_snapshot(files),
                 false => journal.wants_snapshot(files, state.dirty_bytes() as u64),
             };
-            let snapshot = is_wanted || everything;
             let mut head = Vec::new();
             if snapshot {
                 let (device, volume) = (self.options.device, state.charter.volume);
@@ -269,7 +262,7 @@ impl Volume {
         if files.through() <= attempt.number {
             return Ok(());
         }
-        self.write_group(journal, &mut files, false).map_err(|error| {
+        self.write_group(journal, &mut files).map_err(|error| {
             tracing::error!(%error, "the journal fails: the commit waits for it");
             Errno::EIO
         })

@@ -34,6 +34,12 @@ impl SmallDisk {
         &self.0
     }
 
+    /// Gives it another size, not below what is used.
+    pub fn resize(&self, size_bytes: u64) {
+        let options = CString::new(format!("size={size_bytes}")).unwrap();
+        rustix::mount::mount_remount(&self.0, MountFlags::empty(), &*options).unwrap();
+    }
+
     /// How much of it is used.
     pub fn used_bytes(&self) -> u64 {
         let state = rustix::fs::statvfs(&self.0).unwrap();
