@@ -107,7 +107,7 @@ impl Volume {
             state.doubt.on_replay(root.charter.let_through());
             state.tree = base;
             for (key, change) in replay.delta.changes {
-                state.set(key, change);
+                state.set_replayed(key, change);
             }
             state.active.born.add_all(&replay.delta.born);
             state.header

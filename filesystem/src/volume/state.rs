@@ -79,7 +79,8 @@ pub(crate) struct Delta {
     pub(crate) size_bytes: usize,
     /// The number of its newest change.
     pub(crate) number: u64,
-    /// Of each file whose content is changed here, whether all of it was appended with `O_APPEND`.
+    /// Of each file whose content is changed here, whether all of it was appended with `O_APPEND`: then, and only then, a merge moves it
+    /// behind what another appended.
     pub(crate) appended: HashMap<u64, bool>,
     /// The inodes that were made in it: no tree has them.
     pub(crate) born: Born,
@@ -258,6 +259,15 @@ impl State {
         self.active.number = self.durability.on_change(&key);
         self.edits += 1;
         self.active.insert(key, change);
+    }
+
+    /// As [`State::set`], of what the journal has. How a content came to be changed it does not say: not by appending alone, for all that
+    /// is known, whatever comes behind it now.
+    pub(crate) fn set_replayed(&mut self, key: Key, change: Change) {
+        if let (Key::Inode(inode), Change::Inode(_)) = (&key, &change) {
+            self.active.appended.insert(*inode, false);
+        }
+        self.set(key, change);
     }
 
     /// Takes the active delta away to be committed; new changes go to the next.
