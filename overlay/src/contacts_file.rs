@@ -157,9 +157,9 @@ mod tests {
 
     #[test]
     fn the_longest_lines_fit() {
-        let (body, signature) =
-            (bytes::Bytes::from(vec![0; RECORD_BYTES_MAX]), Signature::from_bytes([0xff; 64]));
-        let record: SignedRecord = from_bytes(&to_bytes(&(body, signature))).unwrap();
+        let [body, life] = [RECORD_BYTES_MAX / 2; 2].map(|half| bytes::Bytes::from(vec![0; half]));
+        let signature = Signature::from_bytes([0xff; 64]);
+        let record: SignedRecord = from_bytes(&to_bytes(&(body, life, signature))).unwrap();
         let addresses = (0..ADDRESSES_MAX as u16).map(|port| {
             format!("[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:{}", 60_000 + port).parse().unwrap()
         });

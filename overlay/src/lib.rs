@@ -14,7 +14,7 @@
 //! | `revoking`, `renewing`, `stating`, `handing_over`, [`stranger`] | flow: cutting off who is no member any more, spreading what the owner signed and what we say of ourselves, asking to become a member |
 //! | `members` | flow: which nodes the owner let in, there or not |
 //! | [`lookup`], [`admission`] | flow over small traits: the iterative lookup, the exchange of passports |
-//! | [`frontier`], [`routing_table`], [`k_bucket`], [`records`], `introductions`, [`letterbox`], `relays` | pure: told the time and the answers, never asking |
+//! | [`frontier`], [`routing_table`], [`k_bucket`], [`records`], `signers`, `introductions`, [`letterbox`], `relays` | pure: told the time and the answers, never asking |
 //! | [`node_id`], [`contact`], [`peers`], `whereabouts`, [`message`] | what travels |
 //! | [`passport`], [`renewal`], [`invitation`], [`ticket`], [`revocation`], [`keepsake`] | what the owner signs, and what that proves |
 //! | [`record`] | what a node signs of itself, and how far that goes |
@@ -100,6 +100,7 @@ mod rights;
 pub mod routing_table;
 mod served;
 mod session;
+mod signers;
 mod state;
 mod stating;
 pub mod stranger;

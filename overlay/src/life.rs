@@ -8,10 +8,11 @@
 //! after      the lives before it, newest first, as its home knew them when it began: never changed while it lives
 //! beside     a life whose word it has seen, as another process's; zero for nobody
 //! age        how long it had lived when it first saw that, in milliseconds that it was awake
-//! signature  the life's, over SHA3-256("hypha life 1", network, node, version of the record, all of these)
+//! signature  the life's, over SHA3-256("hypha life 2", network, node, body of the record, all of these)
 //! ```
 //!
-//! A life is named by its *nonce*, the first eight bytes of its key.
+//! A life is named by the first sixteen bytes of its key: who makes keys until one has the name of another's life has 2^128 to make. Its
+//! word is good beside the very body that it was signed for: who has the node's key puts it on nothing that he wrote.
 //!
 //! **What can be known of two that are there at once, and who stops.** No wall clock says it: that of a machine without a battery says
 //! 1970, and that of a thief whatever he likes.
@@ -23,12 +24,15 @@
 //!    copy. Which has more of what was stored nobody can say, and either has something that the other lacks. All that is known without
 //!    a clock is how long each has been awake. So the one that has been there for a shorter time stops, if it has only just begun
 //!    ([`SETTLED`]): it has called little stored, and it is as if it had not been started. Of two that have just begun, side by side,
-//!    the younger one, or by their nonces one of them.
+//!    the younger one, or by their names one of them.
 //! 3. *Where neither has just begun* none stops: age is only said, and a thief says what he likes. That two are there is told
-//!    instead, by both, until somebody looks; of one whose word names nobody only the log of the other tells. So whoever has the key of one node stops its original by nothing, but for
-//!    the first minutes after its start; and then the original says so, and the owner can have it go on.
+//!    instead, by both, until somebody looks. So whoever has the key of one node stops its original by nothing, but for the first
+//!    minutes after its start; and then the original says so, and the owner can have it go on.
 //!
-//! Who serves because the owner said so although there is another ([`Life::begin`]) stops for nobody.
+//! Who serves because the owner said so although there is another ([`Life::begin`]) stops for nobody; that is for one life, and whoever
+//! begins from its word is its descendant, as of any.
+//!
+//! Whose word names nobody may be a thief, and can be known by no signature for one that is there: `signers.rs` tells when it is.
 //!
 //! Pure. Not here: who finds whom, and what is done then (`twin.rs`).
 
@@ -50,11 +54,25 @@ pub const SETTLED: Duration = Duration::from_secs(600);
 /// The age of who was told by the owner to serve beside another.
 const BY_THE_OWNER: u64 = u64::MAX;
 
+/// What names a life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct LifeName(#[serde(with = "serde_bytes")] [u8; 16]);
+
+impl LifeName {
+    /// No life's.
+    const NOBODY: LifeName = LifeName([0; 16]);
+
+    fn of(key: &PublicKey) -> LifeName {
+        let (first, _) = key.as_bytes().split_first_chunk().expect("a key has 32 bytes");
+        LifeName(*first)
+    }
+}
+
 /// One process of a node, as it knows itself.
 #[derive(Debug)]
 pub struct Life {
     identity: Identity,
-    after: Vec<u64>,
+    after: Vec<LifeName>,
     began: Instant,
     is_accepted: bool,
 }
@@ -63,8 +81,8 @@ pub struct Life {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LifeWord {
     key: PublicKey,
-    after: Vec<u64>,
-    beside: u64,
+    after: Vec<LifeName>,
+    beside: LifeName,
     age_ms: u64,
     signature: Signature,
 }
@@ -84,13 +102,18 @@ impl Life {
     /// One that begins `now`, from what its home says that it said last, with a key pair that was made for it alone. `is_accepted` if
     /// the owner has it serve although there is another.
     pub fn begin(identity: Identity, last: Option<&LifeWord>, is_accepted: bool, now: Instant) -> Life {
-        let after = last.into_iter().flat_map(|last| [last.nonce()].into_iter().chain(last.after.clone()));
+        let after = last.into_iter().flat_map(|last| [last.name()].into_iter().chain(last.after.clone()));
         Life { identity, after: after.take(AFTER_MAX).collect(), began: now, is_accepted }
     }
 
     /// What names it.
-    pub fn nonce(&self) -> u64 {
-        nonce_of(&self.identity.public_key())
+    pub fn name(&self) -> LifeName {
+        LifeName::of(&self.identity.public_key())
+    }
+
+    /// Whether it began from what that life signed.
+    pub fn is_after(&self, other: LifeName) -> bool {
+        self.after.contains(&other)
     }
 
     /// How long it has lived, as it says that to others.
@@ -101,56 +124,57 @@ impl Life {
         }
     }
 
-    /// Signs what it says of itself in the record of this version: beside whom it is, and how old it was when it first saw that.
+    /// Signs what it says of itself beside this body of a record: beside whom it is, and how old it was when it first saw that.
     pub fn word(
         &self,
         network: &PublicKey,
         node: &PublicKey,
-        version: u64,
-        beside: Option<(u64, u64)>,
+        body: &[u8],
+        beside: Option<(LifeName, u64)>,
     ) -> LifeWord {
-        let (beside, age_ms) = beside.unwrap_or((0, if self.is_accepted { BY_THE_OWNER } else { 0 }));
+        let alone = (LifeName::NOBODY, if self.is_accepted { BY_THE_OWNER } else { 0 });
+        let (beside, age_ms) = beside.unwrap_or(alone);
         let key = self.identity.public_key();
-        let signed = digest(network, node, version, &key, &self.after, beside, age_ms);
+        let signed = digest(network, node, body, &key, &self.after, beside, age_ms);
         let signature = self.identity.sign(&signed);
         LifeWord { key, after: self.after.clone(), beside, age_ms, signature }
     }
 }
 
 impl LifeWord {
-    /// Whether a life signed it, for a record of this version of `node` in `network`.
-    pub(crate) fn is_good(&self, network: &PublicKey, node: &PublicKey, version: u64) -> bool {
+    /// Whether a life signed it, for this body of a record of `node` in `network`.
+    pub(crate) fn is_good(&self, network: &PublicKey, node: &PublicKey, body: &[u8]) -> bool {
         let LifeWord { key, after, beside, age_ms, signature } = self;
         after.len() <= AFTER_MAX
-            && key.verify(&digest(network, node, version, key, after, *beside, *age_ms), signature).is_ok()
+            && key.verify(&digest(network, node, body, key, after, *beside, *age_ms), signature).is_ok()
     }
 
     /// What names the life.
-    pub fn nonce(&self) -> u64 {
-        nonce_of(&self.key)
+    pub fn name(&self) -> LifeName {
+        LifeName::of(&self.key)
     }
 
     /// The life that it has seen beside itself.
-    pub fn beside(&self) -> Option<u64> {
-        (self.beside != 0).then_some(self.beside)
+    pub fn beside(&self) -> Option<LifeName> {
+        (self.beside != LifeName::NOBODY).then_some(self.beside)
     }
 
     /// Whether it began from what that life signed.
-    pub fn is_after(&self, nonce: u64) -> bool {
-        self.after.contains(&nonce)
+    pub fn is_after(&self, other: LifeName) -> bool {
+        self.after.contains(&other)
     }
 
-    /// Whether this is another life than the one with this nonce, and has seen what that one signed: both are there, then, or this
+    /// Whether this is another life than the one of that name, and has seen what that one signed: both are there, then, or this
     /// one was when the other was.
-    pub fn is_beside(&self, nonce: u64) -> bool {
-        nonce != 0 && self.nonce() != nonce && (self.beside == nonce || self.is_after(nonce))
+    pub fn is_beside(&self, other: LifeName) -> bool {
+        other != LifeName::NOBODY && self.name() != other && (self.beside == other || self.is_after(other))
     }
 }
 
 /// Which of two lives is to stop, as one of them sees it: its own word, which names `other`, and the word of `other`, which
 /// [`is_beside`](LifeWord::is_beside) it. The other one comes to the same, by the same two words.
 pub fn who_stops(own: &LifeWord, other: &LifeWord) -> Stops {
-    let descended = match (own.is_after(other.nonce()), other.is_after(own.nonce())) {
+    let descended = match (own.is_after(other.name()), other.is_after(own.name())) {
         (true, false) => Some((own, Stops::We)),
         (false, true) => Some((other, Stops::They)),
         // Both is nothing that an honest process signs.
@@ -160,33 +184,30 @@ pub fn who_stops(own: &LifeWord, other: &LifeWord) -> Stops {
     if let Some((later, stops)) = descended {
         return if later.age_ms == BY_THE_OWNER { Stops::Nobody } else { stops };
     }
-    let age = |life: &LifeWord| (life.age_ms, life.nonce());
+    let age = |life: &LifeWord| (life.age_ms, life.name());
     let (younger, stops) = if age(own) < age(other) { (own, Stops::We) } else { (other, Stops::They) };
     if u128::from(younger.age_ms) < SETTLED.as_millis() { stops } else { Stops::Nobody }
-}
-
-/// Zero is nobody's.
-fn nonce_of(key: &PublicKey) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *key.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1)
 }
 
 fn digest(
     network: &PublicKey,
     node: &PublicKey,
-    version: u64,
+    body: &[u8],
     key: &PublicKey,
-    after: &[u64],
-    beside: u64,
+    after: &[LifeName],
+    beside: LifeName,
     age_ms: u64,
 ) -> [u8; 32] {
-    let (lives, numbers) = (to_bytes(&after), to_bytes(&(version, beside, age_ms)));
-    sha3_256(&[b"hypha life 1", network.as_bytes(), node.as_bytes(), key.as_bytes(), &lives, &numbers])
+    let (body, says) = (sha3_256(&[body]), to_bytes(&(after, beside, age_ms)));
+    sha3_256(&[b"hypha life 2", network.as_bytes(), node.as_bytes(), &body, key.as_bytes(), &says])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What else the record says.
+    const BODY: &[u8] = b"a body";
 
     fn key(number: u8) -> PublicKey {
         Identity::from_seed(&[number; 32]).public_key()
@@ -194,11 +215,11 @@ mod tests {
 
     /// What `life` says that has seen `other`, at that age.
     fn word(life: &Life, other: &Life, age_s: u64) -> LifeWord {
-        life.word(&key(1), &key(2), 7, Some((other.nonce(), age_s * 1000)))
+        life.word(&key(1), &key(2), BODY, Some((other.name(), age_s * 1000)))
     }
 
     fn alone(life: &Life) -> LifeWord {
-        life.word(&key(1), &key(2), 7, None)
+        life.word(&key(1), &key(2), BODY, None)
     }
 
     fn begin(last: Option<&Life>) -> Life {
@@ -208,7 +229,7 @@ mod tests {
     /// As each of two sees it that have seen each other at these ages.
     fn judged(one: (&Life, u64), other: (&Life, u64)) -> (Stops, Stops) {
         let (first, second) = (word(one.0, other.0, one.1), word(other.0, one.0, other.1));
-        assert!(first.is_beside(other.0.nonce()) && second.is_beside(one.0.nonce()));
+        assert!(first.is_beside(other.0.name()) && second.is_beside(one.0.name()));
         (who_stops(&first, &second), who_stops(&second, &first))
     }
 
@@ -224,7 +245,7 @@ mod tests {
         }
         // Before it has heard of the original, which it names as the one that it began from.
         let copy = begin(Some(&original));
-        assert!(alone(&copy).is_beside(original.nonce()));
+        assert!(alone(&copy).is_beside(original.name()));
         assert_eq!(who_stops(&word(&original, &copy, 3), &alone(&copy)), Stops::They);
     }
 
@@ -265,9 +286,9 @@ mod tests {
         let thief = begin(None);
         let mut forged = word(&thief, &original, LATE);
         forged.key = alone(&ancestor).key;
-        assert!(forged.is_beside(original.nonce()) && !forged.is_good(&key(1), &key(2), 7));
+        assert!(forged.is_beside(original.name()) && !forged.is_good(&key(1), &key(2), BODY));
         let named_nobody = alone(&ancestor);
-        assert!(!named_nobody.is_beside(original.nonce()), "what it did sign names nobody that came later");
+        assert!(!named_nobody.is_beside(original.name()), "what it did sign names nobody that came later");
         // As a life of his own he is as old as he likes, and the original goes on.
         assert_eq!(judged((&original, 600), (&thief, LATE)).0, Stops::Nobody);
         let descendant = begin(Some(&original));
@@ -275,7 +296,7 @@ mod tests {
         // Who signs that it is after and before us is no honest process.
         let mut both = begin(Some(&original));
         let of_thief = begin(Some(&both));
-        both.after.insert(0, of_thief.nonce());
+        both.after.insert(0, of_thief.name());
         assert_eq!(judged((&both, 5), (&of_thief, LATE)), (Stops::Nobody, Stops::Nobody));
     }
 
@@ -285,7 +306,7 @@ mod tests {
         let accepted = Life::begin(Identity::generate(), Some(&alone(&original)), true, Instant::now());
         let age_s = accepted.age_ms(Instant::now()) / 1000;
         assert_eq!(accepted.age_ms(Instant::now()), BY_THE_OWNER);
-        let said = accepted.word(&key(1), &key(2), 7, Some((original.nonce(), BY_THE_OWNER)));
+        let said = accepted.word(&key(1), &key(2), BODY, Some((original.name(), BY_THE_OWNER)));
         assert_eq!(who_stops(&word(&original, &accepted, LATE), &said), Stops::Nobody);
         assert_eq!(who_stops(&said, &word(&original, &accepted, LATE)), Stops::Nobody);
         assert_eq!(who_stops(&word(&original, &accepted, LATE), &alone(&accepted)), Stops::Nobody);
@@ -299,20 +320,20 @@ mod tests {
         let (ancestor, other) = (begin(None), begin(None));
         let life = begin(Some(&ancestor));
         let said = word(&life, &other, 5);
-        assert!(said.is_good(&key(1), &key(2), 7));
-        assert!(!said.is_good(&key(2), &key(2), 7) && !said.is_good(&key(1), &key(3), 7));
-        assert!(!said.is_good(&key(1), &key(2), 8));
+        assert!(said.is_good(&key(1), &key(2), BODY));
+        assert!(!said.is_good(&key(2), &key(2), BODY) && !said.is_good(&key(1), &key(3), BODY));
+        assert!(!said.is_good(&key(1), &key(2), b"another"));
         let changes: [fn(&mut LifeWord); 4] = [
             |said| said.after.clear(),
-            |said| said.beside += 1,
+            |said| said.beside.0[15] ^= 1,
             |said| said.age_ms += 1,
-            |said| said.after.extend([9; AFTER_MAX]),
+            |said| said.after.extend([LifeName([9; 16]); AFTER_MAX]),
         ];
         for change in changes {
             let mut changed = said.clone();
             change(&mut changed);
-            assert!(!changed.is_good(&key(1), &key(2), 7));
+            assert!(!changed.is_good(&key(1), &key(2), BODY));
         }
-        assert!(!said.is_beside(life.nonce()), "nobody is beside himself");
+        assert!(!said.is_beside(life.name()), "nobody is beside himself");
     }
 }

@@ -101,6 +101,17 @@ pub enum StartError {
         /// Where the other said that it was.
         address: Option<SocketAddr>,
     },
+    /// It is not known what this node said last, nor whether it had stopped because another process serves with its key.
+    #[error(
+        "what this node said of itself last, {}, can't be read: {source}; restore it, or remove it if no other process has this \
+         node's key", path.display()
+    )]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// How it failed.
+        source: io::Error,
+    },
     /// A storage node must be reachable.
     #[error("a storage node needs an address to listen at, so that others can reach it")]
     NoListenAddress,
@@ -138,10 +149,8 @@ fn refuse_beside(identity: &Identity, last: &Last, addresses: &[SocketAddr]) -> 
     if let Some(address) = twin::find(identity, &elsewhere) {
         return Err(StartError::Twin { address });
     }
-    match &last.copy {
-        Some(copy) => Err(StartError::Stopped { address: copy.statement().addresses.first().copied() }),
-        None => Ok(()),
-    }
+    let address = last.copy.as_ref().and_then(|copy| copy.statement().addresses.first().copied());
+    if last.has_stopped { Err(StartError::Stopped { address }) } else { Ok(()) }
 }
 
 /// A running overlay node.
@@ -214,7 +223,9 @@ impl Node {
         let records = Records::new(network);
         let mut last = Last::default();
         if role == Role::Storage {
-            last = stating::last(&own, &network, record_file.as_ref());
+            last = stating::last(&own, &network, record_file.as_ref()).map_err(|source| {
+                StartError::Record { path: record_file.clone().unwrap_or_default(), source }
+            })?;
         }
         let said_last = last.said.as_ref().and_then(NodeRecord::life);
         let life = Life::begin(Identity::generate(), said_last, last.is_accepted, reactor::now());
@@ -475,6 +486,7 @@ impl Node {
         for task in self.tasks.take() {
             let _ = task.join();
         }
+        stating::finish(&self.state);
         self.state.port_mapping.close();
         self.state.reach.close();
     }

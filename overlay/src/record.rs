@@ -2,18 +2,19 @@
 //! stands, how much it takes, which release it runs.
 //!
 //! ```text
-//! body       MessagePack array: version, addresses, relays, zone, capacity, release, whether it relays, the word of the life that
-//!            says it (`life.rs`), and whatever later releases append
-//! signature  the node's, over SHA3-256("hypha node record 2", network, its key, body)
+//! body       MessagePack array: version, addresses, relays, zone, capacity, release, whether it relays, and whatever later
+//!            releases append
+//! life       the word of the life that says it (`life.rs`), signed beside this body; empty if nobody's does
+//! signature  the node's, over SHA3-256("hypha node record 3", network, its key, SHA3-256(body), life)
 //! ```
 //!
 //! A record is good in the network that it names in its signature, and nowhere else. Of two records of one node the one of
-//! the higher version is the newer; the version is the time in milliseconds, or one more than the last one where the clock
-//! says less. Of two of one version, which only a node that was copied signs, everybody takes the same.
+//! the higher version is the newer; the version is the time in milliseconds, or more than the last one where the clock says
+//! less (`version_after`). Of two of one version, which only a node that was copied signs, everybody takes the same.
 //! Each process of the node, a *life*, signs in its records from which life's word it began, and beside whom it lives once it was
 //! shown a record that another signed. A life that finds itself named so in a record that is not its own knows by the node's key's
 //! signature that another process has that key; no peer that doesn't have it can make it believe so (`twin.rs`).
-//! The body travels as the bytes that were signed, so a node of an earlier release passes on what it does not understand.
+//! Body and life travel as the bytes that were signed, so a node passes on what a later release appends to either.
 //!
 //! That a node signed something does not make it true. So nothing here is trusted further than a lie may go: addresses and
 //! relays are where to try, zone and capacity say where blocks are put, and the placement bounds what either can draw.
@@ -48,11 +49,15 @@ pub const NO_ZONE: &str = "none";
 /// Most bytes of a release's name.
 pub const RELEASE_BYTES_MAX: usize = 32;
 
-/// No version is as high: who signed the highest there is could never say anything newer, nor could who follows in the place
-/// of a thief of the key.
+/// No version is as high, so that adding to one never ends. A thief of the key may sign the highest that there is: then nobody says
+/// anything newer with that key, and that he is there is told ([`leaves_no_room`]).
 const VERSION_MAX: u64 = 1 << 62;
 
-/// Most bytes of a body. The longest of today's has some 650; the rest is for later fields.
+/// How far above a record that nobody knows of whoever has its key says what it says: a year. Another one that is newer even than
+/// that is none that somebody forgot ([`crate::signers`]).
+pub(crate) const LEAP_MS: u64 = 365 * 24 * 3600 * 1000;
+
+/// Most bytes of a body and the word of a life. The longest of today's have some 700; the rest is for later fields.
 pub const RECORD_BYTES_MAX: usize = 768;
 
 /// A node that hands on calls for those who can't be dialled, by its own word.
@@ -142,14 +147,13 @@ struct Body {
     release: String,
     #[serde(default)]
     is_relay: bool,
-    #[serde(default)]
-    life: Option<LifeWord>,
 }
 
 /// A record as it travels: nobody has looked at its signature yet.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SignedRecord {
     body: Bytes,
+    life: Bytes,
     signature: Signature,
 }
 
@@ -215,14 +219,17 @@ impl SignedRecord {
     /// # Errors
     /// [`RecordError`].
     pub fn verify(&self, holder: &PublicKey, network: &PublicKey) -> Result<NodeRecord, RecordError> {
-        let Body { version, addresses, relays, zone, capacity_bytes, release, is_relay, life } =
-            self.body()?;
+        let Body { version, addresses, relays, zone, capacity_bytes, release, is_relay } = self.body()?;
         if version >= VERSION_MAX {
             return Err(RecordError::Malformed);
         }
-        let signed = digest(network, holder, &self.body);
+        let life = match self.life.is_empty() {
+            true => None,
+            false => Some(read_message::<LifeWord>(&self.life).map_err(|_| RecordError::Malformed)?),
+        };
+        let signed = digest(network, holder, &self.body, &self.life);
         holder.verify(&signed, &self.signature).map_err(|_| RecordError::Forged)?;
-        if life.as_ref().is_some_and(|life| !life.is_good(network, holder, version)) {
+        if life.as_ref().is_some_and(|life| !life.is_good(network, holder, &self.body)) {
             return Err(RecordError::Forged);
         }
         let addresses = addresses.into_iter().collect();
@@ -231,7 +238,7 @@ impl SignedRecord {
     }
 
     fn body(&self) -> Result<Body, RecordError> {
-        if self.body.len() > RECORD_BYTES_MAX {
+        if self.body.len().saturating_add(self.life.len()) > RECORD_BYTES_MAX {
             return Err(RecordError::TooLong);
         }
         read_message(&self.body).map_err(|_| RecordError::Malformed)
@@ -241,16 +248,16 @@ impl SignedRecord {
 impl NodeRecord {
     /// Signs what the holder of `identity` says of itself in `network`, as far as it fits; by nobody's life.
     pub fn sign(identity: &Identity, network: &PublicKey, version: u64, statement: Statement) -> NodeRecord {
-        NodeRecord::sign_in(identity, network, version, statement, None)
+        NodeRecord::sign_in(identity, network, version, statement, |_| None)
     }
 
-    /// The same, as a life says it.
+    /// The same, as a life says it, which is shown the body.
     pub fn sign_in(
         identity: &Identity,
         network: &PublicKey,
         version: u64,
         statement: Statement,
-        life: Option<LifeWord>,
+        life: impl FnOnce(&[u8]) -> Option<LifeWord>,
     ) -> NodeRecord {
         let (holder, statement) = (identity.public_key(), statement.bounded());
         let body = to_bytes(&Body {
@@ -261,10 +268,11 @@ impl NodeRecord {
             capacity_bytes: statement.capacity_bytes,
             release: statement.release.clone(),
             is_relay: statement.is_relay,
-            life: life.clone(),
         });
-        let signature = identity.sign(&digest(network, &holder, &body));
-        let signed = SignedRecord { body: body.into(), signature };
+        let life = life(&body);
+        let word: Bytes = life.as_ref().map_or_else(Vec::new, to_bytes).into();
+        let signature = identity.sign(&digest(network, &holder, &body, &word));
+        let signed = SignedRecord { body: body.into(), life: word, signature };
         NodeRecord { holder, version, statement, life, signed }
     }
 
@@ -281,6 +289,11 @@ impl NodeRecord {
     /// The word of the life that says it; none if nobody's does.
     pub fn life(&self) -> Option<&LifeWord> {
         self.life.as_ref()
+    }
+
+    /// What a life signs its word beside.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.signed.body
     }
 
     /// What the holder says.
@@ -301,12 +314,26 @@ impl NodeRecord {
 
     /// Whether it takes the place of `other`, which is of the same holder.
     pub fn is_newer_than(&self, other: &NodeRecord) -> bool {
-        (self.version, &self.signed.body) > (other.version, &other.signed.body)
+        let SignedRecord { body, life, .. } = &self.signed;
+        (self.version, body, life) > (other.version, &other.signed.body, &other.signed.life)
+    }
+
+    /// Whether it is of so high a version that no process of this program signs it, and none may be able to follow it.
+    pub(crate) fn leaves_no_room(&self) -> bool {
+        self.version >= VERSION_MAX - LEAP_MS
     }
 }
 
-fn digest(network: &PublicKey, holder: &PublicKey, body: &[u8]) -> [u8; 32] {
-    sha3_256(&[b"hypha node record 2", network.as_bytes(), holder.as_bytes(), body])
+/// The version of what is said at this time of the wall clock, in milliseconds, after what was said at version `last`; none if nothing
+/// can be newer than that.
+pub(crate) fn version_after(last: u64, now_ms: u64) -> Option<u64> {
+    let next = now_ms.max(last.saturating_add(1)).min(VERSION_MAX - 1);
+    (next > last).then_some(next)
+}
+
+fn digest(network: &PublicKey, holder: &PublicKey, body: &[u8], life: &[u8]) -> [u8; 32] {
+    let body = sha3_256(&[body]);
+    sha3_256(&[b"hypha node record 3", network.as_bytes(), holder.as_bytes(), &body, life])
 }
 
 #[cfg(test)]
@@ -358,8 +385,12 @@ mod tests {
             assert_eq!(signed.verify(&holder, &network), Err(RecordError::Forged));
         }
         let other = NodeRecord::sign(&identity(2), &network(), 8, longest());
-        let changed = SignedRecord { body: other.signed.body, signature: signed.signature };
+        let changed = SignedRecord { body: other.signed.body, ..signed.clone() };
         assert_eq!(changed.verify(record.holder(), &network()), Err(RecordError::Forged));
+        // Nor is a word of a life put to it or taken away from it.
+        let word = to_bytes(&of_a_life(&network(), signed.body.as_ref()));
+        let of_a_life = SignedRecord { life: word.into(), ..signed.clone() };
+        assert_eq!(of_a_life.verify(record.holder(), &network()), Err(RecordError::Forged));
     }
 
     #[test]
@@ -368,6 +399,11 @@ mod tests {
             let record = NodeRecord::sign(&identity(2), &network(), version, Statement::default());
             assert_eq!(record.signed.verify(record.holder(), &network()), Err(RecordError::Malformed));
         }
+        // Whoever is after a thief who signed the highest version signs none that everybody refuses.
+        assert_eq!(version_after(VERSION_MAX - 2, 7), Some(VERSION_MAX - 1));
+        assert_eq!(version_after(VERSION_MAX - 1, 7), None);
+        assert_eq!((version_after(3, 7), version_after(8, 7)), (Some(7), Some(9)));
+        assert_eq!(version_after(8, u64::MAX), Some(VERSION_MAX - 1));
     }
 
     #[test]
@@ -382,11 +418,12 @@ mod tests {
     }
 
     /// What a life says that comes after as many as are named, beside another.
-    fn of_a_life(network: &PublicKey, version: u64) -> LifeWord {
-        let mut last = None;
+    fn of_a_life(network: &PublicKey, body: &[u8]) -> LifeWord {
+        let mut last: Option<LifeWord> = None;
         for _ in 0..AFTER_MAX + 2 {
             let life = Life::begin(Identity::generate(), last.as_ref(), false, Instant::now());
-            last = Some(life.word(network, &identity(2).public_key(), version, Some((u64::MAX, u64::MAX))));
+            let beside = Some((last.as_ref().map_or(life.name(), LifeWord::name), u64::MAX));
+            last = Some(life.word(network, &identity(2).public_key(), body, beside));
         }
         last.unwrap()
     }
@@ -394,33 +431,47 @@ mod tests {
     #[test]
     fn the_word_of_a_life_travels_with_the_longest_record_and_is_that_records_alone() {
         let version = VERSION_MAX - 1;
-        let said = of_a_life(&network(), version);
-        let sign = |version, life: &LifeWord| {
-            NodeRecord::sign_in(&identity(2), &network(), version, longest(), Some(life.clone()))
+        let sign = |version, life: &dyn Fn(&[u8]) -> LifeWord| {
+            NodeRecord::sign_in(&identity(2), &network(), version, longest(), |body| Some(life(body)))
         };
-        let record = sign(version, &said);
+        let record = sign(version, &|body| of_a_life(&network(), body));
         let travelled: SignedRecord = from_bytes(&to_bytes(record.signed())).unwrap();
         assert_eq!(travelled.verify(record.holder(), &network()), Ok(record.clone()));
-        assert_eq!(record.life(), Some(&said));
-        assert!(record.signed.body.len() < 704, "{} bytes leave no room", record.signed.body.len());
+        assert!(record.life().is_some());
+        let length = record.signed.body.len() + record.signed.life.len();
+        assert!(length < RECORD_BYTES_MAX - 16, "{length} bytes leave no room");
         // The node's key alone does not speak for a life: neither in another record nor in another network.
-        let forged =
-            [sign(version - 1, &said), sign(version, &of_a_life(&identity(3).public_key(), version))];
-        for forged in forged {
+        let said = record.life().unwrap().clone();
+        let elsewhere = |body: &[u8]| of_a_life(&identity(3).public_key(), body);
+        for forged in [sign(version - 1, &|_| said.clone()), sign(version, &elsewhere)] {
             assert_eq!(forged.signed().verify(forged.holder(), &network()), Err(RecordError::Forged));
         }
     }
 
     #[test]
-    fn what_an_earlier_release_signed_is_of_no_life() {
+    fn what_an_earlier_release_signed_is_of_no_use() {
         #[derive(Serialize)]
-        struct Earlier(u64, Vec<SocketAddr>, Vec<PublicKey>, Option<String>, Option<u64>, String, bool);
-        let body = to_bytes(&Earlier(9, vec![], vec![], None, None, "1".into(), true));
+        struct Body(
+            u64,
+            Vec<SocketAddr>,
+            Vec<PublicKey>,
+            Option<String>,
+            Option<u64>,
+            String,
+            bool,
+            Option<()>,
+        );
+        let body = to_bytes(&Body(9, vec![], vec![], None, None, "1".into(), true, None));
         let holder = identity(2);
-        let signature = holder.sign(&digest(&network(), &holder.public_key(), &body));
-        let record = SignedRecord { body: body.into(), signature }.verify(&holder.public_key(), &network());
-        let record = record.unwrap();
-        assert_eq!((record.life(), record.statement().is_relay), (None, true));
+        let digest =
+            sha3_256(&[b"hypha node record 2", network().as_bytes(), holder.public_key().as_bytes(), &body]);
+        let signature = holder.sign(&digest);
+        #[derive(Serialize)]
+        struct Earlier(Bytes, Signature);
+        let earlier = to_bytes(&Earlier(body.clone().into(), signature));
+        assert!(from_bytes::<SignedRecord>(&earlier).is_err());
+        let signed = SignedRecord { body: body.into(), life: Bytes::new(), signature };
+        assert!(signed.verify(&holder.public_key(), &network()).is_err());
     }
 
     #[test]
@@ -434,17 +485,21 @@ mod tests {
             Option<u64>,
             String,
             bool,
-            Option<LifeWord>,
             Vec<u64>,
             String,
         );
         let later =
-            Later(9, vec![], vec![], Some("a".into()), None, "2".into(), true, None, vec![1, 2], "x".into());
+            Later(9, vec![], vec![], Some("a".into()), None, "2".into(), true, vec![1, 2], "x".into());
         let (holder, body) = (identity(2), to_bytes(&later));
-        let signature = holder.sign(&digest(&network(), &holder.public_key(), &body));
-        let signed = SignedRecord { body: body.into(), signature };
+        // A field more in the word of the life as well: the array is one longer.
+        let mut word = to_bytes(&of_a_life(&network(), &body));
+        word[0] += 1;
+        word.push(7);
+        let signature = holder.sign(&digest(&network(), &holder.public_key(), &body, &word));
+        let signed = SignedRecord { body: body.into(), life: word.into(), signature };
         let record = signed.verify(&holder.public_key(), &network()).unwrap();
         assert_eq!((record.version(), record.statement().zone.as_ref().map(Zone::as_str)), (9, Some("a")));
+        assert!(record.life().is_some());
         assert_eq!(*record.signed(), signed);
     }
 
@@ -460,7 +515,10 @@ mod tests {
             (RELAYS_MAX, longest().addresses, "1.0[2J")
         );
         let body = Bytes::from(vec![0x90; RECORD_BYTES_MAX + 1]);
-        let long = SignedRecord { body, signature: Signature::from_bytes([0; 64]) };
+        let signature = Signature::from_bytes([0; 64]);
+        let long = SignedRecord { body: body.clone(), life: Bytes::new(), signature };
+        assert_eq!(long.verify(&network(), &network()), Err(RecordError::TooLong));
+        let long = SignedRecord { body: Bytes::new(), life: body, signature };
         assert_eq!(long.verify(&network(), &network()), Err(RecordError::TooLong));
     }
 
@@ -476,8 +534,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_is_an_error(body: Vec<u8>) {
-            let signed = SignedRecord { body: body.into(), signature: Signature::from_bytes([7; 64]) };
+        fn garbage_is_an_error(body: Vec<u8>, life: Vec<u8>) {
+            let signature = Signature::from_bytes([7; 64]);
+            let signed = SignedRecord { body: body.into(), life: life.into(), signature };
             prop_assert!(signed.verify(&network(), &network()).is_err());
         }
     }

@@ -15,14 +15,18 @@
 //! other's word in its home, and is not started again before the owner says so. Where neither is known to be the later one both go
 //! on, and both say all the while that two serve.
 //!
-//! Not here: two that know nobody in common, and so give nobody two answers. And a virtual machine that was cloned as it ran: both
-//! have one life, and neither is told from the other. One that was put back to a snapshot of its memory may be shown what a
-//! process said that was started in it later, and is no more: it says that another began after it, though there is none.
+//! Who does not name whom he has heard (a thief of the key with a program of his own), and who has our memory, with our life's key in it
+//! (a virtual machine that was cloned as it ran), is known by what he goes on signing ([`crate::signers`]). For him nobody stops, since
+//! he would not either: it is told in `status`.
+//!
+//! Not here: two that know nobody in common, and so give nobody two answers. And a thief who signs nothing, but only listens or answers.
+//! A machine that was put back to a snapshot of its memory may be shown what a process said that was started in it later, and is no more,
+//! or itself: it says that another began after it, or has its key, though there is none.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use reactor::JoinHandle;
 use reactor::cell::RefCell;
@@ -32,8 +36,9 @@ use reactor::net::tls::{self, Expect};
 use reactor::sync::Signal;
 
 use crate::admission::Credentials;
-use crate::life::{Life, Stops, who_stops};
+use crate::life::{Life, LifeName, LifeWord, Stops, who_stops};
 use crate::record::NodeRecord;
+use crate::signers::{Signers, TURN};
 use crate::state::State;
 use crate::stating;
 
@@ -56,6 +61,9 @@ pub struct Twin {
     pub stops: Stops,
     /// When it was found.
     pub found: SystemTime,
+    /// It does not go by what processes of this program do that have one key: it does not name whom it has heard, or does not stop though
+    /// it is the one to.
+    pub is_lawless: bool,
 }
 
 /// Lives beside us whose first sight is remembered. Of more than a few somebody makes them up.
@@ -64,14 +72,22 @@ const SEEN_MAX: usize = 64;
 /// Who we are beside others that have our key, and whom we have found.
 pub(crate) struct Twins {
     pub(crate) life: Life,
-    last: RefCell<Option<Twin>>,
+    last: RefCell<Option<Found>>,
     /// Which lives we have seen, and how old we were then; the oldest first.
-    seen: RefCell<Vec<(u64, u64)>>,
-    /// We say soon what is newer than the other's word.
-    pub(crate) is_waiting_its_turn: Cell<bool>,
+    seen: RefCell<Vec<(LifeName, u64)>>,
+    /// What stands in our name, and what we say to that.
+    pub(crate) signers: RefCell<Signers>,
     found: Signal,
     /// What keeps that, and tells everybody our last word.
     last_word: Cell<Option<JoinHandle<()>>>,
+}
+
+/// One that was found, as which life, and when that one was first.
+#[derive(Clone)]
+struct Found {
+    twin: Twin,
+    life: Option<LifeName>,
+    at: Instant,
 }
 
 impl Twins {
@@ -80,7 +96,7 @@ impl Twins {
             life,
             last: RefCell::default(),
             seen: RefCell::default(),
-            is_waiting_its_turn: Cell::default(),
+            signers: RefCell::new(Signers::new(reactor::now())),
             found: Signal::new(),
             last_word: Cell::default(),
         }
@@ -88,30 +104,37 @@ impl Twins {
 
     /// The one found last; one that we are to stop for counts before all others.
     pub(crate) fn last(&self) -> Option<Twin> {
+        self.last.borrow().as_ref().map(|found| found.twin.clone())
+    }
+
+    fn found(&self) -> Option<Found> {
         self.last.borrow().clone()
+    }
+
+    fn note(&self, address: Option<SocketAddr>, stops: Stops, life: Option<LifeName>, is_lawless: bool) {
+        let twin = Twin { address, stops, found: reactor::wall_clock(), is_lawless };
+        let mut last = self.last.borrow_mut();
+        let before = last.as_ref().filter(|known| known.life.is_some() && known.life == life);
+        let at = before.map_or_else(reactor::now, |known| known.at);
+        *last = Some(Found { twin, life, at });
     }
 
     /// Whether we are to stop.
     pub(crate) fn is_to_stop(&self) -> bool {
-        self.last.borrow().as_ref().is_some_and(|twin| twin.stops == Stops::We)
-    }
-
-    /// Whether there is one that goes on, as we do.
-    pub(crate) fn is_undecided(&self) -> bool {
-        self.last.borrow().as_ref().is_some_and(|twin| twin.stops == Stops::Nobody)
+        self.last.borrow().as_ref().is_some_and(|found| found.twin.stops == Stops::We)
     }
 
     /// How old we were when we first saw this life, which may be now.
-    pub(crate) fn age_beside(&self, nonce: u64) -> u64 {
+    pub(crate) fn age_beside(&self, name: LifeName) -> u64 {
         let mut seen = self.seen.borrow_mut();
-        if let Some((_, age_ms)) = seen.iter().find(|(known, _)| *known == nonce) {
+        if let Some((_, age_ms)) = seen.iter().find(|(known, _)| *known == name) {
             return *age_ms;
         }
         let age_ms = self.life.age_ms(reactor::now());
         if seen.len() == SEEN_MAX {
             seen.remove(0);
         }
-        seen.push((nonce, age_ms));
+        seen.push((name, age_ms));
         age_ms
     }
 
@@ -150,14 +173,30 @@ pub(crate) fn on_found(state: &Rc<State>, said: &NodeRecord) {
     let address = said.statement().addresses.first().copied();
     let Credentials { network, own: key, .. } = &state.credentials;
     // What we say of this one, whomever we name last.
-    let beside = (other.nonce(), state.twins.age_beside(other.nonce()));
-    let word = state.twins.life.word(network, key, own.version(), Some(beside));
+    let beside = (other.name(), state.twins.age_beside(other.name()));
+    let word = state.twins.life.word(network, key, own.body(), Some(beside));
     let stops = who_stops(&word, other);
-    let is_known = |known: Twin| known.stops == stops && known.address == address;
-    if state.twins.is_to_stop() || state.twins.last().is_some_and(is_known) {
+    if state.twins.is_to_stop() {
         return;
     }
-    state.twins.last.replace(Some(Twin { address, stops, found: reactor::wall_clock() }));
+    if let Some(known) = state.twins.found() {
+        let is_the_same = known.life == Some(other.name());
+        let has_had_its_turn = is_the_same && reactor::now() >= known.at + TURN;
+        if has_had_its_turn && (known.twin.stops, stops) == (Stops::They, Stops::They) {
+            // It was to stop, and says something new.
+            if said.is_newer_than(&own) {
+                on_another(state, said);
+            }
+            return;
+        }
+        // Nobody becomes better by what he says of himself; but who signed before he had heard of us may be honest.
+        let is_lawless = known.twin.is_lawless && (!is_the_same || has_had_its_turn);
+        let is_known = known.twin.stops == stops && known.twin.address == address && !known.twin.is_lawless;
+        if is_known || is_lawless && stops != Stops::We {
+            return;
+        }
+    }
+    state.twins.note(address, stops, Some(other.name()), false);
     match stops {
         Stops::We => tracing::error!(
             ?address,
@@ -185,10 +224,28 @@ pub(crate) fn on_found(state: &Rc<State>, said: &NodeRecord) {
         stating::say_last(&speaker, &said);
         let _ = reactor::timeout(LAST_WORD_LIMIT, || stating::say_to_all(&speaker));
     };
-    match reactor::Builder::new().spawn(last_word.clone()) {
+    // Not in the span of whoever brought the word.
+    match reactor::Builder::new().span(tracing::Span::none()).spawn(last_word.clone()) {
         Ok(telling) => state.twins.last_word.set(Some(telling)),
         Err(_) => last_word(),
     }
+}
+
+/// Notes that somebody signed this with our key, and is there, who does not go by what is agreed of those who have one key.
+///
+/// # Suspends
+/// Never.
+pub(crate) fn on_another(state: &Rc<State>, said: &NodeRecord) {
+    let address = said.statement().addresses.first().copied();
+    // That one is there who goes on is told already; whom we stop for counts before all others.
+    if state.twins.last().is_some_and(|twin| twin.stops != Stops::They) {
+        return;
+    }
+    tracing::error!(
+        ?address,
+        "somebody else signs with this node's key: it was stolen, or this machine was copied as it ran, or put back to what it was"
+    );
+    state.twins.note(address, Stops::Nobody, said.life().map(LifeWord::name), true);
 }
 
 /// Looks at all of `places` at once whether somebody there has our key; returns where.
@@ -224,10 +281,11 @@ mod tests {
     use reactor::suspension::break_off_at;
 
     #[test]
-    fn wherever_who_brings_the_word_is_cut_short_the_node_stops_and_its_home_says_so() {
+    fn who_brings_the_word_waits_for_nothing_so_that_it_is_told_and_kept_though_he_is_cut_short() {
         reactor::run(|| {
             let owner = Identity::generate();
-            for place in 0.. {
+            // At the first place where he would wait, if there were one; and not at all.
+            for place in [0, u64::MAX] {
                 let directory = tempfile::tempdir().unwrap();
                 let start = |identity: &Identity| {
                     let config = Config {
@@ -250,12 +308,11 @@ mod tests {
                 let node = start(&identity).unwrap();
                 let (key, network) = (identity.public_key(), owner.public_key());
                 let own = node.record().unwrap();
-                let (nonce, version) = (own.life().unwrap().nonce(), own.version() + 1);
+                let (name, version) = (own.life().unwrap().name(), own.version() + 1);
                 // One that has been there for longer.
                 let other = Life::begin(Identity::generate(), None, true, reactor::now());
-                let word = other.word(&network, &key, version, Some((nonce, u64::MAX)));
-                let said =
-                    NodeRecord::sign_in(&identity, &network, version, Statement::default(), Some(word));
+                let word = |body: &[u8]| Some(other.word(&network, &key, body, Some((name, u64::MAX))));
+                let said = NodeRecord::sign_in(&identity, &network, version, Statement::default(), word);
                 let record = Some(said.signed().clone());
                 let introduction = Introduction { public_key: key, addresses: Addresses::new(), record };
                 let waiter = reactor::spawn({
@@ -263,16 +320,12 @@ mod tests {
                     move || node.wait_until_twin_stops_us()
                 });
                 reactor::yield_now();
-                let came_through =
-                    break_off_at(place, || stating::on_introduced(node.state(), &introduction)).is_some();
-                let _ = stating::on_introduced(node.state(), &introduction);
+                let brought = break_off_at(place, || stating::on_introduced(node.state(), &introduction));
+                assert!(brought.is_some(), "whoever waits can be cut short before anybody is told");
                 let told = reactor::timeout(Duration::from_secs(60), || waiter.join());
                 assert!(told.is_ok_and(|told| told.is_ok()), "broken off at {place}, nobody is told");
                 node.stop();
                 assert!(matches!(start(&identity), Err(crate::StartError::Stopped { .. })), "{place}");
-                if came_through {
-                    break;
-                }
             }
         });
     }

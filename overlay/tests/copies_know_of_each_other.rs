@@ -21,7 +21,7 @@ use overlay::life::{Life, LifeWord, SETTLED};
 use overlay::message::Introduce;
 use overlay::record::RecordError;
 use overlay::{Config, Node, NodeRecord, Overlay, StartError, Statement, Stops};
-use reactor::crypto::Identity;
+use reactor::crypto::{Identity, PublicKey};
 use reactor::rpc::{CallError, Service};
 use reactor::serialization::to_bytes;
 
@@ -61,16 +61,25 @@ impl Story {
     }
 
     /// What the home's node signs as `life` word.
-    fn sign(&self, version: u64, statement: Statement, word: LifeWord) -> NodeRecord {
-        let network = self.network.owner.public_key();
-        NodeRecord::sign_in(&self.config.identity, &network, version, statement, Some(word))
+    fn sign(
+        &self,
+        version: u64,
+        statement: Statement,
+        word: impl FnOnce(&[u8]) -> Option<LifeWord>,
+    ) -> NodeRecord {
+        NodeRecord::sign_in(&self.config.identity, &self.network(), version, statement, word)
     }
 
-    /// A copy of the home of `node`, without where that is.
-    fn copy_home_elsewhere(&self, node: &Node, record: &Path) {
-        let said = node.record().unwrap();
-        let said = self.sign(said.version(), Statement::default(), said.life().unwrap().clone());
-        fs::write(record, to_bytes(&(Some(said.signed()), None::<()>, false))).unwrap();
+    fn network(&self) -> PublicKey {
+        self.network.owner.public_key()
+    }
+
+    /// A copy of the home of `node`, whose record is there, without where that is.
+    fn copy_home_elsewhere(&self, node: &Node, record: &Path, copied: &Path) {
+        let addresses = node.record().unwrap().statement().addresses.clone();
+        node.restate(|says| says.addresses = [].into_iter().collect());
+        fs::copy(record, copied).unwrap();
+        node.restate(|says| says.addresses = addresses);
     }
 }
 
@@ -131,7 +140,7 @@ fn a_copy_of_one_that_is_elsewhere_stops_and_the_original_goes_on() {
         let story = Story::new();
         let ((_one, record), (_two, copied)) = (scratch_file("record"), scratch_file("record"));
         let original = story.start(&record, 0);
-        story.copy_home_elsewhere(&original, &copied);
+        story.copy_home_elsewhere(&original, &record, &copied);
         let copy = story.start(&copied, 1);
         one_stops(&story, &original, &copy, &copied);
     });
@@ -143,7 +152,7 @@ fn who_serves_beside_another_by_the_owners_word_goes_on_and_both_say_so() {
         let story = Story::new();
         let ((_one, record), (_two, copied)) = (scratch_file("record"), scratch_file("record"));
         let original = story.start(&record, 0);
-        story.copy_home_elsewhere(&original, &copied);
+        story.copy_home_elsewhere(&original, &record, &copied);
         overlay::accept_copy(&copied).unwrap();
         let copy = story.start(&copied, 1);
         let (original_at, copy_at) = (original.listen_address(), copy.listen_address());
@@ -177,13 +186,13 @@ fn a_record_signed_by_the_keys_thief_stops_nobody_who_has_not_just_begun() {
         let node = start(Config { record_file: None, ..story.config(Path::new("unused"), 0) });
         let ancestor = node.record().unwrap();
         reactor::sleep(SETTLED);
-        let (network, key) = (story.network.owner.public_key(), *ancestor.holder());
+        let (network, key) = (story.network(), *ancestor.holder());
         let own = node.record().unwrap();
-        let nonce = own.life().unwrap().nonce();
+        let name = own.life().unwrap().name();
         let version = own.version() + 1;
         // He has been there for ever, by his word.
         let thief = Life::begin(Identity::generate(), None, true, reactor::now());
-        let word = thief.word(&network, &key, version, Some((nonce, u64::MAX)));
+        let word = |body: &[u8]| Some(thief.word(&network, &key, body, Some((name, u64::MAX))));
         let statement = Statement {
             addresses: [([192, 0, 2, 7], 4701).into()].into_iter().collect(),
             ..Statement::default()
@@ -191,7 +200,7 @@ fn a_record_signed_by_the_keys_thief_stops_nobody_who_has_not_just_begun() {
         assert_eq!(show(&story, &node, &story.sign(version, statement.clone(), word)), Ok(()));
         assert_eq!(twin_at(&node), Some((Some(([192, 0, 2, 7], 4701).into()), Stops::Nobody)));
         // Or is a life of the node's own, which he does not have the key of.
-        let word = ancestor.life().unwrap().clone();
+        let word = |_: &[u8]| ancestor.life().cloned();
         let forged = story.sign(version + 1, statement, word);
         assert_eq!(show(&story, &node, &forged), Err(RecordError::Forged));
         reactor::sleep(SETTLED);
@@ -245,5 +254,112 @@ fn a_node_that_is_started_again_is_no_copy_of_itself() {
             assert!(story.others.iter().all(|other| node.ping(&contact(other))));
             assert_eq!(node.twin(), None);
         }
+    });
+}
+
+/// What whoever has the node's key and nothing else of it says, newer than what the node says, as this life or as nobody's.
+fn stolen(story: &Story, node: &Node, thief: Option<&Life>) -> NodeRecord {
+    let own = node.record().unwrap();
+    let network = story.network();
+    let word = |body: &[u8]| thief.map(|thief| thief.word(&network, own.holder(), body, None));
+    story.sign(own.version() + 1, Statement::default(), word)
+}
+
+#[test]
+fn a_thief_of_the_key_who_names_nobody_is_told_of_as_soon_as_he_signs_again() {
+    let lives: [fn() -> Option<Life>; 2] =
+        [|| None, || Some(Life::begin(Identity::generate(), None, false, reactor::now()))];
+    for life in lives {
+        reactor::run(|| {
+            let story = Story::new();
+            let (_one, record) = scratch_file("record");
+            let node = story.start(&record, 0);
+            let first = stolen(&story, &node, life().as_ref());
+            assert_eq!(show(&story, &node, &first), Ok(()));
+            let is_newer = || node.record().unwrap().version() > first.version();
+            eventually("the node says its own again", SOON, is_newer);
+            assert_eq!(node.twin(), None, "that may be its own word, forgotten");
+            assert_eq!(show(&story, &node, &first), Ok(()));
+            assert_eq!(node.twin(), None, "it has answered that");
+            let second = stolen(&story, &node, life().as_ref());
+            assert_eq!(show(&story, &node, &second), Ok(()));
+            let told = node.twin().expect("nobody who is dead says something new");
+            assert_eq!((told.stops, told.is_lawless), (Stops::Nobody, true));
+            assert!(node.ping(&contact(&story.others[0])), "it serves");
+        });
+    }
+}
+
+#[test]
+fn a_home_that_was_put_back_on_a_machine_whose_clock_is_behind_is_alone() {
+    reactor::run(|| {
+        let story = Story::new();
+        let (_one, record) = scratch_file("record");
+        let node = story.start(&record, 0);
+        let now = node.record().unwrap().version();
+        // Of its lives that it has forgotten its peers remember different words, all newer than its clock.
+        let dead = [0; 2].map(|_| Life::begin(Identity::generate(), None, false, reactor::now()));
+        for (life, days) in [(0, 1_u64), (0, 2), (1, 3), (1, 200)] {
+            let key = *node.record().unwrap().holder();
+            let word = |body: &[u8]| Some(dead[life].word(&story.network(), &key, body, None));
+            let shown = story.sign(now + days * 24 * 3600 * 1000, Statement::default(), word);
+            assert_eq!(show(&story, &node, &shown), Ok(()));
+            eventually("it says its own", SOON, || node.record().unwrap().version() > shown.version());
+            assert_eq!(node.twin(), None);
+        }
+    });
+}
+
+#[test]
+fn whoever_took_the_last_version_there_is_is_told_of_at_once() {
+    reactor::run(|| {
+        let story = Story::new();
+        let (_one, record) = scratch_file("record");
+        let node = story.start(&record, 0);
+        let highest = story.sign((1 << 62) - 1, Statement::default(), |_| None);
+        assert_eq!(show(&story, &node, &highest), Ok(()));
+        let told = node.twin().unwrap();
+        assert_eq!((told.stops, told.is_lawless), (Stops::Nobody, true));
+        // What it says from then on nobody takes, and is well formed: the next start reads it.
+        node.restate(|says| says.release = "another".into());
+        node.stop();
+        let node = start(story.config(&record, 0));
+        assert!(node.ping(&contact(&story.others[0])));
+    });
+}
+
+#[test]
+fn who_stopped_for_a_copy_stays_so_whatever_has_become_of_what_it_kept() {
+    reactor::run(|| {
+        let story = Story::new();
+        let ((_one, record), (_two, copied)) = (scratch_file("record"), scratch_file("record"));
+        let original = story.start(&record, 0);
+        story.copy_home_elsewhere(&original, &record, &copied);
+        let copy = story.start(&copied, 1);
+        assert_eq!(copy.wait_until_twin_stops_us().stops, Stops::We);
+        copy.stop();
+        original.stop();
+        let again = || Node::start(story.config(&copied, 0), Service::new());
+        assert!(matches!(again(), Err(StartError::Stopped { .. })));
+        // Its own word, or the other's, may be damaged, or of another release: it has stopped all the same.
+        let whole = fs::read(&copied).unwrap();
+        for damaged in [1, whole.len() / 2, whole.len() - 20] {
+            let mut bytes = whole.clone();
+            bytes[damaged + 5] ^= 1;
+            fs::write(&copied, bytes).unwrap();
+            assert!(
+                matches!(again(), Err(StartError::Stopped { .. } | StartError::Record { .. })),
+                "{damaged}"
+            );
+        }
+        fs::write(&copied, to_bytes(&(None::<()>, Some("of another release"), false))).unwrap();
+        assert!(matches!(again(), Err(StartError::Stopped { address: None })));
+        for bytes in [&b"nothing"[..], &whole[..whole.len() / 2], b""] {
+            fs::write(&copied, bytes).unwrap();
+            assert!(matches!(again(), Err(StartError::Record { .. })));
+        }
+        fs::remove_file(&copied).unwrap();
+        fs::create_dir(&copied).unwrap();
+        assert!(matches!(again(), Err(StartError::Record { .. })), "what can't be read may say so");
     });
 }

@@ -94,10 +94,12 @@ fn node_record(version: u64) -> NodeRecord {
         is_relay: true,
     };
     let (network, holder) = (identity(1).public_key(), identity(2).public_key());
-    let before = Life::begin(identity(4), None, false, Instant::now()).word(&network, &holder, version, None);
-    let life = Life::begin(identity(5), Some(&before), false, Instant::now());
-    let word = life.word(&network, &holder, version, Some((7, 1000)));
-    NodeRecord::sign_in(&identity(2), &network, version, statement, Some(word))
+    NodeRecord::sign_in(&identity(2), &network, version, statement, |body| {
+        let before = Life::begin(identity(4), None, false, Instant::now());
+        let said = before.word(&network, &holder, body, None);
+        let life = Life::begin(identity(5), Some(&said), false, Instant::now());
+        Some(life.word(&network, &holder, body, Some((before.name(), 1000))))
+    })
 }
 
 /// Contacts, the messages that carry them, and the file in which they are kept.
@@ -140,7 +142,7 @@ pub const RECORD: Target = Target {
             assert!(statement.relays.len() <= RELAYS_MAX && statement.addresses.len() <= ADDRESSES_MAX);
             assert!(statement.release.len() <= RELEASE_BYTES_MAX);
             if let Some(life) = record.life() {
-                assert!(!life.is_beside(life.nonce()), "nobody is beside himself");
+                assert!(!life.is_beside(life.name()), "nobody is beside himself");
             }
             let (newest, _) = book.take(&holder, &said).expect("it verifies");
             assert!(newest.version() >= record.version() && newest.version() >= 7);
