@@ -22,7 +22,6 @@ use reactor::cell::RefCell;
 use reactor::net::Descriptor;
 use reactor::sync::Signal;
 
-use crate::cli::{DiscoveryOption, MappingOption};
 use crate::errors::{COPIED, Failure};
 use crate::home::NodeHome;
 use crate::log_file;
@@ -56,7 +55,7 @@ struct Child {
     known: Vec<SocketAddr>,
     /// Where it is to listen, if it may not be elsewhere.
     listen: Option<SocketAddr>,
-    options: [Option<&'static str>; 2],
+    options: [Option<&'static str>; 3],
     address: Cell<Option<SocketAddr>>,
     process: RefCell<Option<process::Child>>,
     /// Why it ended before it was ever ready.
@@ -82,15 +81,14 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Starts node `number`, which is told of `known` nodes and listens at `listen` and nowhere else, if that is said, and keeps it
-    /// alive.
+    /// Starts node `number`, which is told of `known` nodes and listens at `listen` and nowhere else, if that is said, with these options,
+    /// and keeps it alive.
     pub(crate) fn start(
         number: u16,
         home: NodeHome,
         known: Vec<SocketAddr>,
         listen: Option<SocketAddr>,
-        mapping: MappingOption,
-        discovery: DiscoveryOption,
+        options: [Option<&'static str>; 3],
         stop: &Stop,
     ) -> Supervised {
         let child = Rc::new(Child {
@@ -98,7 +96,7 @@ impl Supervised {
             home,
             known,
             listen,
-            options: [mapping.as_argument(), discovery.as_argument()],
+            options,
             address: Cell::new(None),
             process: RefCell::new(None),
             failure: RefCell::new(None),

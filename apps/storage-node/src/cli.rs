@@ -326,7 +326,7 @@ pub(crate) struct Up {
     /// Take an older state of the drive than this machine has seen, and go on from there
     #[arg(long)]
     pub(crate) accept_rollback: bool,
-    /// Have the nodes of this home serve although a copy of it was found for which they stopped, or is found now: this once
+    /// Have all nodes of this home serve although a copy of it was found for which they stopped, or is found now: while this runs
     #[arg(long)]
     pub(crate) accept_copy: bool,
     /// For how long nodes keep what is deleted, whoever deletes it, in a network that is made now, as in 12h or 14d; 0s for not at

@@ -46,7 +46,8 @@ pub(crate) fn refuse(node: &StorageNode) -> Result<(), Failure> {
     }
 }
 
-/// Has the next start of the node serve although a copy of it was found, or is found then: the owner said so.
+/// Has the next start of the node serve although a copy of it was found, or is found then: the owner said so. Only whoever has the lock
+/// of the home may say it, since a node that runs writes the same file.
 ///
 /// # Errors
 /// If that can't be kept.

@@ -98,6 +98,9 @@ pub(crate) enum Failure {
         number.map_or(String::new(), |number| format!(" (node {number})"))
     )]
     Copied { number: Option<u16>, address: Option<SocketAddr> },
+    /// What a node said last, and whether it had stopped for a copy, is not known.
+    #[error("what this node said of itself last, {}, can't be read: {}", path.display(), plain(source))]
+    NodeRecord { path: PathBuf, source: io::Error },
     /// A node can't relay.
     #[error("the node cannot relay for others: {reason}")]
     Relay { reason: String },
@@ -385,8 +388,14 @@ impl Failure {
             }
             Failure::Copied { .. } => {
                 "stop the other one, if it still runs, and fetch what only that has: what was written to one of the two is not in the other; \
-                 then start this one with --accept-copy (`up` or `run`), once. If the other is none of yours, the node's key was stolen: \
+                 then start this one with --accept-copy (`up` or `run`), once. While the other runs, and is started again, it is that which \
+                 stops; and this one does at its next start without --accept-copy. If the other is none of yours, the node's key was stolen: \
                  let a new node join, and `remove` this one"
+                    .into()
+            }
+            Failure::NodeRecord { .. } => {
+                "whether this node had stopped for a copy of its home stands there: if no other process has its key, start it with \
+                 --accept-copy (`up` or `run`), once, which writes it anew"
                     .into()
             }
             Failure::Relay { .. } => "give the address with --listen, or do without --relay".into(),

@@ -19,6 +19,7 @@ use reactor::JoinHandle;
 use reactor::rpc::Service;
 
 use crate::cli::{DiscoveryOption, MappingOption, NodeSays, Relaying};
+use crate::copies;
 use crate::errors::Failure;
 use crate::home::{Lock, NodeHome};
 use crate::identity::Member;
@@ -59,8 +60,12 @@ impl StorageNode {
         says: &NodeSays,
         known: &[SocketAddr],
         patience: Duration,
+        accept_copy: bool,
     ) -> Result<Self, Failure> {
         let lock = take_lock(home, patience)?;
+        if accept_copy {
+            copies::accept(home)?;
+        }
         let network = home.network()?;
         let mut settings = home.settings()?;
         settings.take(says);
@@ -138,6 +143,7 @@ impl StorageNode {
                 Failure::Twin { number: Some(settings.number), address: Some(address) }
             }
             StartError::Stopped { address } => Failure::Copied { number: Some(settings.number), address },
+            StartError::Record { path, source } => Failure::NodeRecord { path, source },
             other => Failure::Internal(other.to_string()),
         })?;
         let _ = place.set(Rc::downgrade(&overlay));
@@ -349,6 +355,7 @@ fn serve_reports(
                     address: twin.address,
                     found_s_ago: twin.found.elapsed().unwrap_or_default().as_secs(),
                     goes_on: twin.stops == Stops::Nobody,
+                    is_lawless: twin.is_lawless,
                 }
             }),
         };

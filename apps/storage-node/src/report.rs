@@ -67,6 +67,9 @@ pub(crate) struct CopySeen {
     /// It was not told to stop, since nobody knows which of the two is the later one: both go on.
     #[serde(default)]
     pub(crate) goes_on: bool,
+    /// It signs with the node's key, and does not go by what copies of a home do that are none of a thief's.
+    #[serde(default)]
+    pub(crate) is_lawless: bool,
 }
 
 /// Whether a node has its copies, as far as it knows.
@@ -125,10 +128,15 @@ impl Report {
         if self.has_forgotten {
             return Some("its store was replaced or put back once: it takes part in what it learned from the others since".into());
         }
-        if let Some(CopySeen { address, found_s_ago, goes_on }) = &self.copy {
+        if let Some(CopySeen { address, found_s_ago, goes_on, is_lawless }) = &self.copy {
             let place = address.map_or(String::new(), |address| format!(" at {address}"));
             let ago = human_duration(*found_s_ago);
             return Some(match goes_on {
+                true if *is_lawless => format!(
+                    "somebody signs with this node's key{place}, as was found {ago} ago, and is no copy of its home that would stop, or say \
+                     that it goes on: the key was stolen, or the machine was copied as it ran, or put back to what it was; what others \
+                     think to store with this node may be there instead"
+                ),
                 true => format!(
                     "another process serves with its key{place}, as was found {ago} ago, and which of the two is the copy is not known, so \
                      both go on: what is stored with one may be missing with the other; stop one, and start this again"

@@ -38,10 +38,8 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
     process::run(|| {
         let stop = if options.until_stdin_closes { Stop::on_input_end()? } else { Stop::on_signals()? };
         let patience = if options.until_stdin_closes { PREDECESSOR_LIMIT } else { Duration::ZERO };
-        if options.accept_copy {
-            copies::accept(&home)?;
-        }
-        let node = StorageNode::start(&home, options.listen, &options.says, &options.nodes, patience)?;
+        let (listen, accept_copy) = (options.listen, options.accept_copy);
+        let node = StorageNode::start(&home, listen, &options.says, &options.nodes, patience, accept_copy)?;
         let relays = match node.relay(options.relay.when) {
             Ok(relays) => relays,
             Err(failure) => {

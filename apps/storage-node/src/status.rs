@@ -147,6 +147,12 @@ impl NodeStatus {
         copy.is_some_and(|copy| copy.goes_on)
     }
 
+    /// Whether somebody else signs with its key.
+    fn has_a_thief(&self) -> bool {
+        let copy = self.report.as_ref().and_then(|report| report.copy.as_ref());
+        copy.is_some_and(|copy| copy.goes_on && copy.is_lawless)
+    }
+
     /// Whether what was stored with it may be with a copy of its home.
     fn has_a_copy(&self) -> bool {
         self.report.as_ref().is_some_and(|report| report.copy.is_some())

@@ -22,7 +22,7 @@ use crate::client_directory::{self, ClientDirectory};
 use crate::copies;
 use crate::drive::{self, Place};
 use crate::errors::Failure;
-use crate::home::{Home, NodeHome};
+use crate::home::Home;
 use crate::identity::Member;
 use crate::mountpoint;
 use crate::network::{Network, Role};
@@ -101,15 +101,11 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
             }
         }
         home.settle_nodes(&ours, listen, &says)?;
-        if accept_copy {
-            let here = ours.iter().map(|number| home.node(*number)).filter(NodeHome::is_here);
-            here.into_iter().try_for_each(|node| copies::accept(&node))?;
-        }
         // A port that was asked for is taken, or none.
         let asked =
             |number| listen.filter(|listen| listen.has_port()).map(|listen| listen.of(number)).transpose();
         let cache = plan.open(&Member::load(&home.user_key_file(), Role::User)?);
-        let first = start_first(&home, &network, &ours, asked(1)?)?;
+        let first = start_first(&home, &network, &ours, asked(1)?, accept_copy)?;
         let relays = match first.as_ref().map_or(Ok(false), |first| first.relay(when)) {
             Ok(relays) => relays,
             Err(failure) => {
@@ -128,7 +124,10 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let start = |number: u16| {
             // It was looked whether there is one.
             let listen = asked(number).ok().flatten();
-            Supervised::start(number, home.node(number), known.clone(), listen, mapping, discovery, &stop)
+            // Each time that it is started from here: the owner has said it of this `up`, and not of its first minutes.
+            let accept = accept_copy.then_some("--accept-copy");
+            let options = [mapping.as_argument(), discovery.as_argument(), accept];
+            Supervised::start(number, home.node(number), known.clone(), listen, options, &stop)
         };
         let others =
             ours.iter().filter(|number| first.as_ref().is_none_or(|first| first.number() != **number));
@@ -224,12 +223,13 @@ fn start_first(
     network: &Network,
     ours: &[u16],
     listen: Option<SocketAddr>,
+    accept_copy: bool,
 ) -> Result<Option<StorageNode>, Failure> {
     if !ours.contains(&1) {
         return Ok(None);
     }
-    let says = NodeSays::default();
-    match StorageNode::start(&home.node(1), listen, &says, &network.addresses(), Duration::ZERO) {
+    let (says, known) = (NodeSays::default(), network.addresses());
+    match StorageNode::start(&home.node(1), listen, &says, &known, Duration::ZERO, accept_copy) {
         Ok(node) => Ok(Some(node)),
         Err(failure) if network.nodes.len() == 1 => Err(failure),
         // What is begun with a copy of the home is lost to the one or the other.

@@ -4,6 +4,7 @@
 //! What went wrong: only a copy was refused whose original answered where it had said that it was. The others went on, both, one node
 //! to everybody else; `status` called it healthy, and what one of the two had stored the other had never heard of. Then the one that
 //! had stopped was started again by what keeps services running, once the other could not be reached where it had said that it was.
+//! And of a thief of a node's key who named nobody in what he signed, no `status` told.
 
 mod common;
 
@@ -13,6 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::running::{Running, signal};
+use common::thief::speak_in_the_name_of;
 use common::{PROGRAM, Place, ended_within, eventually, fuse_is_usable, run, storage_node, text};
 use rustix::process::Signal;
 
@@ -109,4 +111,34 @@ fn of_a_home_and_its_copy_that_never_met_the_later_one_stops() {
     let accepted = Running::start(&["run", "--accept-copy", "--home", text(&moved)], "listening on");
     assert!(accepted.stop().success());
     assert!(joined.stop().success());
+}
+
+#[test]
+fn that_somebody_else_signs_with_a_nodes_key_status_tells() {
+    if !fuse_is_usable("that_somebody_else_signs_with_a_nodes_key_status_tells") {
+        return;
+    }
+    let place = Place::new("copies_are_found");
+    let (home, drive) = (place.join("home"), place.join("drive"));
+    let up = Running::up(&home, &drive, 3);
+    eventually("three nodes", SOON, || status(&home).1.contains("3 of 3 nodes"));
+    let second = home.join("nodes/2");
+    speak_in_the_name_of(&home, &second, 1);
+    assert!(!status(&home).1.contains("signs with"), "what was said once may have been forgotten");
+    speak_in_the_name_of(&home, &second, 2);
+    let (is_healthy, told) = status(&home);
+    assert!(!is_healthy && told.contains("somebody signs with this node's key"), "{told}");
+    assert!(
+        told.contains("degraded: every node answers, and somebody else signs with the key of one"),
+        "{told}"
+    );
+    // It goes on, and its owner lets another one take its place.
+    fs::write(drive.join("stored"), "with it").unwrap();
+    File::open(drive.join("stored")).unwrap().sync_all().unwrap();
+    // A start under the owner's word changes nothing of a node that runs.
+    let output = storage_node(&["run", "--accept-copy", "--home", text(&second)]);
+    assert!(!output.status.success(), "it runs already");
+    let kept = fs::read(second.join("record")).unwrap();
+    assert_eq!(kept.last(), Some(&0xc2), "the next start is under nobody's word");
+    assert!(up.stop().success());
 }

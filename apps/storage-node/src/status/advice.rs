@@ -23,7 +23,11 @@ pub(super) fn advice(overview: &Overview) -> String {
     if is(Report::takes_removals) {
         steps.push("make room on full disks: `gc` gives back what was removed");
     }
-    if overview.nodes.iter().any(NodeStatus::has_a_copy) {
+    if overview.nodes.iter().any(NodeStatus::has_a_thief) {
+        steps.push(
+            "in the place of the node whose key somebody else has, let a new one join (`invite --role node`), then `remove` it",
+        );
+    } else if overview.nodes.iter().any(NodeStatus::has_a_copy) {
         steps.push("see that no copy of a home runs, and that what was written last is there");
     }
     if overview.catching_up.iter().any(|node| node.does_not_say) {

@@ -112,6 +112,10 @@ fn in_words(overview: &Overview) -> String {
         (Health::Degraded, _) if !overview.knows_all_nodes && away == 0 => {
             "degraded: every node that is known answers, and none says which others there are".into()
         }
+        (Health::Degraded, _) if away == 0 && overview.nodes.iter().any(NodeStatus::has_a_thief) => {
+            "degraded: every node answers, and somebody else signs with the key of one: what is stored with it may be missing"
+                .into()
+        }
         (Health::Degraded, _) if away == 0 && overview.nodes.iter().any(NodeStatus::is_two) => {
             "degraded: every node answers, and two processes serve with the key of one: what is stored with either may be missing with the other, \
              until one of them is stopped"

@@ -38,6 +38,11 @@ pub fn identity(key_file: &Path) -> Identity {
     Identity::from_seed(&array(&read(key_file)["seed"]))
 }
 
+/// Whose network it is that a home belongs to.
+pub fn network_of(home: &Path) -> PublicKey {
+    PublicKey::from_bytes(array(&read(&home.join("network.json"))["owner"]))
+}
+
 /// Has a home's key file show a passport that the owner signed and that ended a day ago, and forgets any renewal.
 pub fn let_expire(owner: &Path, home: &Path) {
     let (owner, path) = (identity(&owner.join("owner.key")), home.join("user.key"));

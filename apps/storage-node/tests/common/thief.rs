@@ -10,11 +10,12 @@ use dht::block::signed::Signed;
 use dht::collect::{Census, Found, Tally};
 use dht::{Address, BlockStore, Client};
 use filesystem::access::{Root, RootSealer, open_root};
-use overlay::message::Revoke;
-use overlay::{Node, Overlay, Revocations};
+use overlay::contact::Introduction;
+use overlay::message::{Introduce, Revoke};
+use overlay::{Node, NodeRecord, Overlay, Revocations, Statement};
 use reactor::crypto::Identity;
 
-use super::keys::{as_user, drive, drive_tag, identity};
+use super::keys::{as_user, drive, drive_tag, identity, network_of};
 
 /// Long enough for a node that writes something down.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
@@ -93,5 +94,35 @@ pub fn delete_as_the_drives_owner(home: &Path) {
         let (listed, tally) = delete_all(client, &speaker);
         assert!(listed > 0 && tally.deleted + tally.young == listed as u64, "{tally:?} of {listed}");
         assert!(tally.deleted > 0, "{tally:?}");
+    });
+}
+
+/// With the key that lies in the home of one of the nodes of `home`, says something newer in its name than what it says, so many times, as
+/// no process that anybody knows of; each time when it has said its own again.
+pub fn speak_in_the_name_of(home: &Path, node: &Path, times: usize) {
+    let (key, network) = (identity(&node.join("node.key")), network_of(home));
+    as_user(home, home, |client| {
+        let overlay = client.overlay();
+        let known = || overlay.contacts().into_iter().map(|(contact, _)| contact);
+        let said = |contact: &overlay::Contact| contact.record().map_or(0, |record| record.version());
+        let mut last = 0;
+        for _ in 0..times {
+            let is_newer =
+                |contact: &overlay::Contact| contact.public_key == key.public_key() && said(contact) > last;
+            let robbed = reactor::timeout(CALL_LIMIT, || {
+                loop {
+                    match known().find(is_newer) {
+                        Some(robbed) => break robbed,
+                        None => reactor::sleep(Duration::from_millis(20)),
+                    }
+                }
+            });
+            let robbed = robbed.expect("it says its own again");
+            last = said(&robbed) + 1;
+            let record = NodeRecord::sign(&key, &network, last, Statement::default());
+            let (addresses, record) = ([].into_iter().collect(), Some(record.signed().clone()));
+            let introduction = Introduction { public_key: key.public_key(), addresses, record };
+            overlay.call::<Introduce>(&robbed, &introduction, Bytes::new(), CALL_LIMIT).unwrap();
+        }
     });
 }
