@@ -462,9 +462,13 @@ pub(crate) struct Mount {
     #[arg(long)]
     pub(crate) accept_rollback: bool,
     /// Show, for reading, what the drive was: the snapshot of this name, or the last one taken by this time (in UTC, as in
-    /// 2026-11-26 or "2026-11-26 22:15"; or so long ago, as in 3d)
-    #[arg(long, value_name = "NAME|TIME", conflicts_with = "write_back")]
+    /// 2026-11-26 or "2026-11-26 22:15"; or so long ago, as in 3d); or a state that `past` lists, for which one node is enough, also if
+    /// those that kept the root are lost
+    #[arg(long, value_name = "NAME|TIME|STATE", conflicts_with = "write_back")]
     pub(crate) at: Option<String>,
+    /// With --at STATE: show this space in place of the drive, by what `past DIR` lists
+    #[arg(long, value_name = "DIR", requires = "at")]
+    pub(crate) of: Option<String>,
 }
 
 /// Options of `umount`.

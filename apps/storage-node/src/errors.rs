@@ -125,6 +125,9 @@ pub(crate) enum Failure {
     /// Nobody has founded the network's volume.
     #[error("this network has no drive yet: {reason}")]
     NoVolume { reason: &'static str },
+    /// A space is to be shown as it was, and no state of it was named.
+    #[error("--of takes a space by a state of its own, and --at names none")]
+    NoState,
     /// The nodes that keep the volume's root have none.
     #[error("the drive's root is gone: of {keepers}, where it is kept, enough answer, and none has it")]
     RootGone { keepers: String },
@@ -403,6 +406,7 @@ impl Failure {
                 "start them with `storage-node up`, or give a running one with --node ADDRESS".into()
             }
             Failure::Unhealthy { advice, .. } => advice.clone(),
+            Failure::NoState => "`past DIR` lists the states of the space DIR: `mount --of DIR --at STATE`".into(),
             Failure::NotOwner => "say where that home is with --home, or ask whoever invited you".into(),
             Failure::NoVolume { .. } => "run `storage-node up DRIVE` with the network's home once".into(),
             Failure::RootGone { .. } => {
@@ -411,7 +415,9 @@ impl Failure {
                     .into()
             }
             Failure::RootAway { .. } => {
-                "nothing was changed: start those nodes (`status` shows which answer), and try again".into()
+                "nothing was changed: start those nodes (`status` shows which answer), and try again; if they are lost, `past` lists what \
+                 the others keep, and `mount --at STATE DIR` shows that, to be copied elsewhere"
+                    .into()
             }
             Failure::RolledBack { .. } | Failure::Forked { .. } => {
                 "nothing was changed: start the nodes that have the newer state, or restore a newer copy; to lose what \

@@ -20,6 +20,7 @@ use crate::mountpoint;
 use crate::nodes::Nodes;
 use crate::output::say;
 use crate::owner::OwnerAway;
+use crate::past::{self, Subject};
 use crate::pins;
 use crate::process;
 use crate::progress;
@@ -53,13 +54,22 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let (allow_other, at, mapping) = (options.allow_other, options.at.clone(), options.mapping);
     let keep = if at.is_some() { Keep::Nothing } else { Keep::of(options.write_back) };
     let (accept_rollback, grace) = (options.accept_rollback, options.replace_after);
+    // A state that nodes keep is had without the root, which may be lost.
+    let state = match at.as_ref().filter(|at| past::is_name(at)) {
+        Some(at) => match Subject::of(options.of.as_deref(), &options.client)? {
+            Subject::Within => return Err(Failure::NoState),
+            subject => Some((subject, at.clone())),
+        },
+        None if options.of.is_some() => return Err(Failure::NoState),
+        None => None,
+    };
     let nodes = Nodes::of(&settings)?;
     process::run(move || {
         let stop = Stop::on_signals()?;
         let spinner = progress::spinner("reaching the nodes");
         let cache = plan.open(&settings.user()?);
         let ready = stop.unless_open(|| {
-            let may_be_offline = cache.as_ref().is_some_and(|cache| cache.has_roots());
+            let may_be_offline = state.is_none() && cache.as_ref().is_some_and(|cache| cache.has_roots());
             let client = match may_be_offline {
                 true => Client::connect_or_go_on(&settings)?,
                 false => Client::connect(&settings)?,
@@ -70,14 +80,20 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 say_removed(failure, directory.path());
                 cache.iter().for_each(|cache| cache.disk().on_removed());
             }
-            let opened = client.open_volume(&Opening {
-                directory: &directory,
-                seen_directory: Some(&seen_directory),
-                keep,
-                accept_rollback,
-                cache: cache.as_deref(),
-                is_removed: removed.is_err(),
-            })?;
+            let view = state.as_ref().map(|(subject, name)| past::view(subject, &client, &settings, name));
+            let view = view.transpose()?.flatten();
+            let is_view = view.is_some();
+            let opened = match view {
+                Some(view) => (view, None),
+                None => client.open_volume(&Opening {
+                    directory: &directory,
+                    seen_directory: Some(&seen_directory),
+                    keep,
+                    accept_rollback,
+                    cache: cache.as_deref(),
+                    is_removed: removed.is_err(),
+                })?,
+            };
             if let Some(others) = &others
                 && cache.as_ref().is_none_or(|cache| cache.offline_for().is_none())
             {
@@ -85,8 +101,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             }
             let (volume, seen) = opened;
             let volume = match &at {
-                None => volume,
-                Some(at) => at::leave_for(&volume, at, &directory)?,
+                Some(at) if !is_view => at::leave_for(&volume, at, &directory)?,
+                _ => volume,
             };
             let admitting = match &settings.home {
                 Some(home) => {

@@ -6,6 +6,7 @@
 //! Not here: which states the nodes keep; having it be one of them again (`rollback`); which volume is meant (`subject`).
 
 mod subject;
+mod view;
 mod which;
 
 use dht::past::{Past as Value, Values};
@@ -22,8 +23,9 @@ use crate::process;
 use crate::replaced::{self, Replaced};
 use crate::roll::Roll;
 pub(crate) use subject::{Subject, Target};
+pub(crate) use view::view;
 use which::Names;
-pub(crate) use which::{To, find, not_kept, tell_left_out, unread, when};
+pub(crate) use which::{To, find, is_name, not_kept, tell_left_out, unread, when};
 
 /// Of a state's name, the digits that are shown: of ten thousand, two begin alike by a chance of one in eighty.
 const SHOWN_DIGITS: usize = 8;

@@ -46,6 +46,12 @@ impl Names {
     }
 }
 
+/// Whether it is what a state may be called.
+pub(crate) fn is_name(text: &str) -> bool {
+    let is_long = text.len() == SHOWN_DIGITS || !at::is_time(text);
+    is_long && (SHOWN_DIGITS..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Finds the state of `what` that is meant.
 ///
 /// # Errors
@@ -57,10 +63,7 @@ pub(crate) fn find<'a>(
     what: &str,
 ) -> Result<To<'a>, Failure> {
     let failed = |reason: String| Failure::Past { reason };
-    let is_long = text.len() == SHOWN_DIGITS || !at::is_time(text);
-    let is_name =
-        (SHOWN_DIGITS..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_name && is_long {
+    if is_name(text) {
         let is_it = |header_hash: &[u8; 32]| {
             let name: String = header_hash.iter().map(|byte| format!("{byte:02x}")).collect();
             name.starts_with(&text.to_ascii_lowercase())
