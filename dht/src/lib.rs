@@ -86,6 +86,8 @@ mod liar_tests;
 #[cfg(test)]
 mod moving_tests;
 #[cfg(test)]
+mod past_moves_tests;
+#[cfg(test)]
 mod reach_tests;
 #[cfg(test)]
 mod removal_tests;

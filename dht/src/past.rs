@@ -4,8 +4,10 @@
 //! word, and verified as any other. *When* it was the newest, each node says of itself, by its own clock (`values`); a node that lies
 //! can hide values, and show such as a writer signed and nobody chose. So it is told how many nodes say the same.
 //!
-//! Not here: which values a node keeps ([`crate::node::past`]).
+//! Not here: which values a node keeps ([`crate::node::past`]), and learns from others ([`crate::repair`]).
 
+pub(crate) mod agreed;
+mod staying;
 mod values;
 
 use std::cell::Cell;
@@ -23,6 +25,7 @@ use crate::links::{Failure, Links};
 use crate::message::{ListPast, NodeRetention, PastEntry, ReadPast, Retention};
 use crate::node::past::PAST_LISTED_MAX;
 
+pub use staying::{Staying, Thin};
 use values::Shown;
 pub use values::{At, LeftOut, Of, Past, Values};
 
@@ -178,7 +181,12 @@ impl<O: Overlay + 'static> Client<O> {
 }
 
 /// Whether it is the value that was listed, and its writer's word.
-fn is_it(record: &SignedRecord, version: u64, header_hash: &HeaderHash, genesis: &Signed<Genesis>) -> bool {
+pub(crate) fn is_it(
+    record: &SignedRecord,
+    version: u64,
+    header_hash: &HeaderHash,
+    genesis: &Signed<Genesis>,
+) -> bool {
     record.hash() == *header_hash && record.header.version == version && record.verify(genesis, None).is_ok()
 }
 
@@ -262,7 +270,7 @@ fn refuse_late(began: Instant) -> Result<(), Failure> {
     }
 }
 
-fn list<O: Overlay>(
+pub(crate) fn list<O: Overlay>(
     links: &Links<O>,
     contact: &Contact,
     register: &RegisterAddress,
@@ -300,7 +308,7 @@ fn list<O: Overlay>(
     Ok(entries)
 }
 
-fn show<O: Overlay>(
+pub(crate) fn show<O: Overlay>(
     links: &Links<O>,
     contact: &Contact,
     register: &RegisterAddress,

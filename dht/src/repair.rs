@@ -20,6 +20,7 @@ mod compare;
 mod deletions;
 mod early;
 mod handover;
+mod past;
 mod registers;
 mod relearn;
 
@@ -181,7 +182,7 @@ impl<O: Overlay + 'static> Repair<O> {
     /// Runs rounds, fetches of damaged blocks, and scrubs until the returned value is dropped.
     pub fn start(&self) -> Running {
         let (rounds, wanted, scrubs, removals) = (self.clone(), self.clone(), self.clone(), self.clone());
-        let (views, asked) = (self.clone(), self.clone());
+        let (views, asked, pasts) = (self.clone(), self.clone(), self.clone());
         let coroutines = vec![
             reactor::spawn(move || rounds.run_rounds()),
             reactor::spawn(move || views.follow_changes()),
@@ -202,6 +203,7 @@ impl<O: Overlay + 'static> Repair<O> {
                 }
             }),
             reactor::spawn(move || removals.remove_deleted()),
+            reactor::spawn(move || pasts.learn_pasts()),
         ];
         Running { coroutines }
     }

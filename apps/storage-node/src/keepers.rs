@@ -22,6 +22,7 @@ use crate::leaving;
 use crate::network::Hex;
 use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes, Said, said_to};
 use crate::output::{self, say};
+use crate::past::staying::Stays;
 use crate::process;
 use crate::progress;
 use crate::volume::Root;
@@ -67,7 +68,7 @@ fn replace(settings: &Settings, name: &str, by: Option<&str>) -> Result<(), Fail
             Some(by) => By::This(nodes.named(&known, by)?),
             None => By::Any { last: &stood_down.ids() },
         };
-        let mut result = Ok(());
+        let (mut result, mut stays) = (Ok(()), Stays::default());
         for root in roots {
             let what = &root.what;
             match move_root(root, &nodes, &node, by) {
@@ -77,10 +78,12 @@ fn replace(settings: &Settings, name: &str, by: Option<&str>) -> Result<(), Fail
                         "{keepers} keep {what} now: {new} in the place of {}",
                         nodes.names(&[node])
                     ));
+                    stays.wait(root, &nodes, &node);
                 }
                 Err(failure) => result = result.and(Err(failure)),
             }
         }
+        stays.summary().into_iter().for_each(say);
         result.map(|()| node)
     })?;
     stood_down.add(settings, node)

@@ -1,7 +1,7 @@
 //! `node drain` and `node remove`: doing without a storage node.
 //!
 //! The root is moved to another node, if this one keeps it; then each block is copied until as many of the others have it
-//! as there are to be copies, and they are asked whether they do. Only then is the node turned out, so that all of the
+//! as there are to be copies, and they are asked whether they do; and those who keep the root learn what it was before. Only then is the node turned out, so that all of the
 //! network refuse it and nothing counts on it any more; and then the blocks are gone over once more, since some may have been
 //! put on it meanwhile. Each step can be done again, and who was cut short says it again.
 //!
@@ -21,6 +21,7 @@ use crate::keepers::{By, Moved, internal, move_root, with_roots};
 use crate::members::Subject;
 use crate::nodes::Nodes;
 use crate::output::{self, say};
+use crate::past::staying::Stays;
 use crate::process;
 use crate::progress;
 use crate::remove;
@@ -34,7 +35,7 @@ use crate::volume::{self, Root};
 pub(crate) fn drain(settings: &Settings, name: &str) -> Result<(), Failure> {
     let nodes = nodes_by_now(settings)?;
     let node = named(settings, &nodes, name)?;
-    let spread = empty(settings, &nodes, &node)?;
+    let (spread, stays) = empty(settings, &nodes, &node, true)?;
     let name = nodes.names(&[node]);
     if !spread.was_asked {
         let reason = "it does not answer, and what only it has cannot be copied; start it, or, if it is gone for good, \
@@ -45,6 +46,7 @@ pub(crate) fn drain(settings: &Settings, name: &str) -> Result<(), Failure> {
         "{name} is drained: as many others as there are copies have each of {} blocks ({} were copied)",
         spread.blocks, spread.copied
     ));
+    stays.summary().into_iter().for_each(say);
     say("what is written from now on goes to it as well, until `node remove` turns it out");
     Ok(())
 }
@@ -92,7 +94,8 @@ pub(crate) fn turn_out(
     }
     // Who was removed before, and is cut short and said again, answers nobody any more.
     let was_removed = nodes.get(&id).is_some_and(|node| node.is_removed);
-    if !empty(settings, &nodes, &id)?.was_asked && !was_removed {
+    let (spread, stays) = empty(settings, &nodes, &id, true)?;
+    if !spread.was_asked && !was_removed {
         output::warn(format_args!(
             "{subject} does not answer: what it alone had, if anything, is lost with it"
         ));
@@ -100,14 +103,13 @@ pub(crate) fn turn_out(
     remove::turn_out(home, settings, subject)?;
     // What was put on it meanwhile is on others, too; as soon as it is on enough of them, nothing is missing. Nor does it keep the
     // root: before it was refused, a drive that is up may have had it do so in the place of another one.
-    let spread = empty(settings, &nodes, &id).map_err(|failure| {
+    let (spread, _) = empty(settings, &nodes, &id, false).map_err(|failure| {
         let reason = format!("{subject} is refused from now on; what was put on it meanwhile may have too few copies yet: {failure}");
         Failure::Removing { reason }
     })?;
     say(format_args!("as many others as there are copies have each of {} blocks", spread.blocks));
-    say(
-        "it counts no more, and may be switched off, disk and all; what it kept of the past is gone with that (`past` shows what the others keep)",
-    );
+    stays.summary().into_iter().for_each(say);
+    say("it counts no more, and may be switched off, disk and all");
     Ok(())
 }
 
@@ -146,8 +148,13 @@ fn named(settings: &Settings, nodes: &Nodes, name: &str) -> Result<NodeId, Failu
     nodes.named(keepers.members(), name)
 }
 
-/// Has others get all that a node has, of the drive and of its spaces.
-fn empty(settings: &Settings, nodes: &Nodes, id: &NodeId) -> Result<Spread, Failure> {
+/// Has others get all that a node has, of the drive and of its spaces; and what these were, if that is to be waited for.
+fn empty(
+    settings: &Settings,
+    nodes: &Nodes,
+    id: &NodeId,
+    waits_for_past: bool,
+) -> Result<(Spread, Stays), Failure> {
     // A member's home has no spaces in its roll, though the drive may have some.
     let is_owner = settings.user()?.identity.public_key() == settings.network.volume_owner();
     if settings.home.is_none() || !is_owner {
@@ -156,7 +163,7 @@ fn empty(settings: &Settings, nodes: &Nodes, id: &NodeId) -> Result<Spread, Fail
         return Err(Failure::Needed { who: nodes.names(&[*id]), reason: reason.into() });
     }
     with_roots(settings, |roots| {
-        let mut sum: Option<Spread> = None;
+        let (mut sum, mut stays): (Option<Spread>, _) = (None, Stays::default());
         for root in roots {
             let keepers = root.store.membership(&root.register).map_err(internal)?;
             if keepers.index_of(id).is_some()
@@ -165,6 +172,9 @@ fn empty(settings: &Settings, nodes: &Nodes, id: &NodeId) -> Result<Spread, Fail
                 say(format_args!("{names} keep {} now", root.what));
             }
             let spread = spread(&root.store, nodes, id)?;
+            if waits_for_past {
+                stays.wait(root, nodes, id);
+            }
             sum = Some(match sum {
                 None => spread,
                 Some(sum) => Spread {
@@ -174,7 +184,8 @@ fn empty(settings: &Settings, nodes: &Nodes, id: &NodeId) -> Result<Spread, Fail
                 },
             });
         }
-        sum.ok_or_else(|| Failure::Internal("there is no root".into()))
+        let sum = sum.ok_or_else(|| Failure::Internal("there is no root".into()))?;
+        Ok((sum, stays))
     })
 }
 

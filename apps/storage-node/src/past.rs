@@ -3,8 +3,10 @@
 //! For when snapshots are of no use, since whoever had a writer's key dropped them, wrote over everything, or sealed the drive to
 //! himself: what its root was the nodes keep for the retention (`dht::node::past`), and the blocks as well, whoever had them deleted.
 //!
-//! Not here: which states the nodes keep; having it be one of them again (`rollback`); which volume is meant (`subject`).
+//! Not here: which states the nodes keep; having it be one of them again (`rollback`); which volume is meant (`subject`);
+//! that it stays when a node goes (`staying`).
 
+pub(crate) mod staying;
 mod subject;
 mod view;
 mod which;

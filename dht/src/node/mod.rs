@@ -91,6 +91,8 @@ pub struct Node {
     wanted: RefCell<BTreeSet<Address>>,
     wanted_registers: RefCell<BTreeMap<RegisterAddress, Membership>>,
     wanted_signal: Signal,
+    wanted_past: RefCell<BTreeSet<RegisterAddress>>,
+    wanted_past_signal: Signal,
     started: Instant,
     /// Since when registers are known to be damaged: of [`relearning::DAMAGED_MAX`] at most.
     damaged_since: RefCell<BTreeMap<RegisterAddress, Instant>>,
@@ -125,6 +127,8 @@ impl Node {
             wanted: RefCell::default(),
             wanted_registers: RefCell::default(),
             wanted_signal: Signal::default(),
+            wanted_past: RefCell::default(),
+            wanted_past_signal: Signal::default(),
             started: reactor::now(),
             damaged_since: RefCell::default(),
             is_amnesiac: Cell::new(false),
@@ -168,7 +172,8 @@ impl Node {
     /// which each node keeps for itself. Looks at the keys of those.
     pub fn usage(&self) -> Usage {
         let usage = self.store.usage();
-        let own_count: u64 = [Kind::NOTE, Kind::PAST].map(|kind| self.count(kind)).iter().sum();
+        let own_count: u64 =
+            [Kind::NOTE, Kind::PAST, Kind::LEARNED_PAST].map(|kind| self.count(kind)).iter().sum();
         let block_count = usage.count.saturating_sub(own_count);
         Usage { used_bytes: usage.disk_bytes, total_bytes: usage.total_bytes, block_count }
     }

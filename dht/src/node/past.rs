@@ -14,7 +14,10 @@
 //! that, the new value is refused: so a full disk loses none either.
 //!
 //! Values are kept as their writers signed them, with the list of writers that they went by: any reader can verify them. When
-//! one was accepted, this node says, and nobody else can tell. Not here: which of them a reader wants.
+//! one was accepted, this node says, and nobody else can tell. What it took no part in it keeps by the word of others, beside its own
+//! ([`learned`]). Not here: which of them a reader wants.
+
+pub(crate) mod learned;
 
 use reactor::serialization::{Versioned, from_envelope, to_envelope};
 use serde::{Deserialize, Serialize};
@@ -74,9 +77,13 @@ fn superfluous(times: &[u64], now: u64, retention_seconds: u32) -> Vec<u64> {
 }
 
 fn key(register: &RegisterAddress, since_seconds: u64) -> Key {
+    key_in(Kind::PAST, register, since_seconds)
+}
+
+fn key_in(kind: Kind, register: &RegisterAddress, since_seconds: u64) -> Key {
     let mut address = register.0;
     address[PREFIX_BYTES..].copy_from_slice(&since_seconds.to_be_bytes());
-    Key::new(Kind::PAST, address)
+    Key::new(kind, address)
 }
 
 fn time_of(key: &Key) -> u64 {
@@ -127,6 +134,7 @@ impl Node {
             // If one is there for longer, no harm is done.
             drop(self.store.enqueue_remove(&key(register, time)));
         }
+        self.forget_learned(register, now, retention);
         Ok(())
     }
 
@@ -139,7 +147,7 @@ impl Node {
         record: &SignedRecord,
     ) -> Result<Option<u64>, Refusal> {
         let mut free = since;
-        for taken in self.past_times(register, since, usize::MAX) {
+        for taken in self.all_times(register, since, usize::MAX) {
             if taken != free {
                 break;
             }
@@ -153,10 +161,30 @@ impl Node {
 
     /// When the values were accepted that are kept of a register, from that time on, the oldest first.
     fn past_times(&self, register: &RegisterAddress, from_seconds: u64, count_max: usize) -> Vec<u64> {
-        let keys = self.store.keys(&key(register, from_seconds), count_max.min(2 * KEPT_MAX));
+        self.times_in(Kind::PAST, register, from_seconds, count_max)
+    }
+
+    fn times_in(
+        &self,
+        kind: Kind,
+        register: &RegisterAddress,
+        from_seconds: u64,
+        count_max: usize,
+    ) -> Vec<u64> {
+        let keys = self.store.keys(&key_in(kind, register, from_seconds), count_max.min(2 * KEPT_MAX));
         let is_its =
-            |key: &&Key| key.kind == Kind::PAST && key.address[..PREFIX_BYTES] == register.0[..PREFIX_BYTES];
+            |key: &&Key| key.kind == kind && key.address[..PREFIX_BYTES] == register.0[..PREFIX_BYTES];
         keys.iter().take_while(is_its).map(time_of).collect()
+    }
+
+    /// As `past_times`, those that others tell as well.
+    fn all_times(&self, register: &RegisterAddress, from_seconds: u64, count_max: usize) -> Vec<u64> {
+        let mut times = self.past_times(register, from_seconds, count_max);
+        times.extend(self.times_in(Kind::LEARNED_PAST, register, from_seconds, count_max));
+        times.sort_unstable();
+        times.dedup();
+        times.truncate(count_max);
+        times
     }
 
     /// Forgets what was replaced longer ago than the retention, also of registers in which nothing is accepted any more: of
@@ -184,7 +212,7 @@ impl Node {
             from = keys.last().and_then(Key::next).filter(|key| key.kind == Kind::PAST);
             reactor::yield_now();
         }
-        Ok(())
+        self.forget_all_learned()
     }
 
     /// Lists what a register's values were that this node accepted at that time or later, the oldest first, and last the one that it
@@ -210,7 +238,7 @@ impl Node {
         let mut listed = Vec::new();
         let (mut from, mut is_last_page) = (Some(from_seconds), true);
         while let Some(start) = from.take().filter(|_| listed.is_empty()) {
-            let mut times = self.past_times(register, start, PAST_LISTED_MAX);
+            let mut times = self.all_times(register, start, PAST_LISTED_MAX);
             is_last_page = times.len() < PAST_LISTED_MAX;
             if !is_last_page {
                 // So that the last page has one of them: whoever gets that asks for no more.
@@ -255,12 +283,18 @@ impl Node {
         register: &RegisterAddress,
         since_seconds: u64,
     ) -> Result<Option<SignedRecord>, Refusal> {
-        let stored = match self.store.get(&key(register, since_seconds), None) {
-            Err(StoreError::Damaged(_)) => None,
-            stored => stored.map_err(refusal_of)?,
-        };
-        let kept = stored.and_then(|bytes| from_envelope::<Kept>(&bytes).ok());
-        Ok(kept.map(|kept| kept.record).filter(|record| record.header.address == *register))
+        for kind in [Kind::PAST, Kind::LEARNED_PAST] {
+            let stored = match self.store.get(&key_in(kind, register, since_seconds), None) {
+                Err(StoreError::Damaged(_)) => None,
+                stored => stored.map_err(refusal_of)?,
+            };
+            let kept = stored.and_then(|bytes| from_envelope::<Kept>(&bytes).ok());
+            let record = kept.map(|kept| kept.record).filter(|record| record.header.address == *register);
+            if record.is_some() {
+                return Ok(record);
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -179,8 +179,14 @@ impl Node {
         }
         next.note_since(state.as_ref(), now_seconds());
         self.keep_past(&register, state.as_ref(), &next)?;
+        let before = state.as_ref().map_or(0, |state| state.membership.epoch());
+        let has_begun = next.membership.epoch() > before;
         if state.as_ref() != Some(&next) {
             self.persist(&register, &mut state, next)?;
+        }
+        if has_begun {
+            // Whoever did not keep it before knows nothing from before; nor, of some of it, whoever was away.
+            self.want_past(&register);
         }
         Ok(promised)
     }

@@ -79,6 +79,8 @@ impl Node {
         next.note_since(None, now_seconds());
         self.persist(&register, &mut state, next)?;
         self.damaged_since.borrow_mut().remove(&register);
+        // With its store it lost what it kept of the past.
+        self.want_past(&register);
         Ok(())
     }
 }

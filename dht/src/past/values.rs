@@ -24,7 +24,7 @@ use crate::message::PastEntry;
 
 /// By how much clocks may differ that are right: those that are set by a server do by less than a second, and a value is accepted here
 /// and there within seconds.
-const SKEW_MAX_SECONDS: u64 = 60;
+pub(super) const SKEW_MAX_SECONDS: u64 = 60;
 
 /// What one node shows, the oldest first; last what it has now.
 pub(super) type Shown = (Contact, Vec<PastEntry>);

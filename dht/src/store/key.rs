@@ -26,6 +26,8 @@ impl Kind {
     pub const REPRIEVE: Kind = Kind(5);
     /// What registers' values were, by register and time.
     pub const PAST: Kind = Kind(6);
+    /// The same, as other nodes tell it.
+    pub const LEARNED_PAST: Kind = Kind(7);
 }
 
 /// The name of one stored value. Keys order by kind, then by address as a big-endian number.

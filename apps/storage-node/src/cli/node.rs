@@ -22,6 +22,9 @@ other nodes have it as there are copies, and they are asked whether they do. The
 or with the nodes back, the same command goes on. While a node is drained it still takes new blocks: `remove` ends that.
 A node that is gone, disk and all, is removed in the same way.
 
+What the drive was within the retention (`past`, `rollback`) lies with those that keep the root, and moves with it: the three
+commands wait until the others have it, and say what they can't have, as of a state that one node alone shows.
+
 With three nodes, `replace`, `drain` and `remove` need a fourth one first: `storage-node invite --role node` here, and `join`
 with the ticket on the other machine.";
 
