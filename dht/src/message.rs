@@ -208,6 +208,9 @@ pub struct Retention {
     pub shorter: Option<(u32, u64)>,
     /// The bytes of what was deleted and is kept yet.
     pub held_bytes: u64,
+    /// It is bound by that: something was deleted, or its owner has said it.
+    #[serde(default)]
+    pub is_promised: bool,
 }
 
 /// See [`ListPast`]: a value that a register had.

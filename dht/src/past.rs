@@ -147,10 +147,7 @@ impl<O: Overlay + 'static> Client<O> {
     pub fn retentions(&self) -> (Vec<Retention>, usize) {
         let known = self.known_nodes().len();
         let (said, _) = self.ask_all(|links, contact| match links.local(&contact.id) {
-            Some(node) => {
-                let (seconds, shorter) = node.retention().map_err(Failure::Refused)?;
-                Ok(Retention { seconds, shorter, held_bytes: node.held_bytes() })
-            }
+            Some(node) => node.say_for_how_long().map_err(Failure::Refused),
             None => {
                 links.call::<NodeRetention>(contact, &(), Bytes::new(), CALL_TIMEOUT).map(|(said, _)| said)
             }

@@ -211,6 +211,19 @@ impl Node {
         self.deletions.held_bytes()
     }
 
+    /// For how long it keeps what is deleted, and how much it keeps of that, as it tells others.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// For the disk: the first time, and when something has changed.
+    pub(crate) fn say_for_how_long(&self) -> Result<Retention, Refusal> {
+        let (seconds, shorter) = self.retention()?;
+        let is_promised = self.has_promised_retention()?;
+        Ok(Retention { seconds, shorter, held_bytes: self.held_bytes(), is_promised })
+    }
+
     /// Asks repair to fetch a block.
     pub(crate) fn want(&self, address: Address) {
         let mut wanted = self.wanted.borrow_mut();
@@ -362,8 +375,7 @@ impl Storage for Served {
 
     fn retention(&self, call: &CallContext) -> Result<Retention, Refusal> {
         self.0.admit(call, READ)?;
-        let (seconds, shorter) = self.0.retention()?;
-        Ok(Retention { seconds, shorter, held_bytes: self.0.held_bytes() })
+        self.0.say_for_how_long()
     }
 
     fn retire(&self, call: &CallContext, membership: Membership) -> Result<(), Refusal> {

@@ -7,9 +7,13 @@
 //!
 //! **A longer retention is in force at once, a shorter one only when the former one is over**: whoever has the owner's key for a
 //! while cannot have at once what he could not have without it. A node keeps on its disk what it has promised, so a restart
-//! shortens nothing. What was deleted before stays as it was promised then: its tombstone says for how long.
+//! shortens nothing. What was deleted before stays as it was promised then: its tombstone says for how long. A node that has
+//! promised nothing yet is bound by what the others have promised as if it had been there: else the past would be shorter on
+//! whoever takes their place. One of three that lies binds nobody by more.
 //!
 //! Not here: what a node does with deleted blocks ([`super::deletions`]).
+
+use std::cell::Cell;
 
 use bytes::Bytes;
 use reactor::serialization::{Versioned, from_envelope, to_envelope};
@@ -19,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::deletions::now_seconds;
 use super::{Gate, Node, refusal_of};
 use crate::block::deletion::RETENTION_SECONDS_MAX;
-use crate::message::Refusal;
+use crate::message::{Refusal, Retention};
 use crate::store::{Key, Kind, PutOptions, StoreError};
 
 /// What a node promises whose network's owner has never said anything: long enough to be back from a journey, and less than a
@@ -60,14 +64,34 @@ impl Promise {
         let from_seconds = now_seconds.saturating_add(seconds.into());
         Promise { seconds, next: next.or(Some((wanted, from_seconds))) }
     }
+
+    /// What binds a node that comes to others who have promised this; `None` if none of them has promised anything.
+    fn of_others(others: &[Retention], now_seconds: u64) -> Option<Promise> {
+        let mut said: Vec<&Retention> = others.iter().filter(|said| said.is_promised).collect();
+        said.sort_unstable_by_key(|said| std::cmp::Reverse(said.seconds));
+        // One of three may say anything, and the next longest is what somebody says who tells the truth, or less.
+        let longest = said.get(usize::from(said.len() >= 3))?;
+        let seconds = longest.seconds.min(RETENTION_SECONDS_MAX);
+        let over_at = now_seconds.saturating_add(seconds.into());
+        let shorter = said.iter().filter(|said| said.seconds >= seconds).filter_map(|said| said.shorter);
+        let shorter = shorter.filter(|(shorter, from)| *shorter < seconds && *from <= over_at);
+        Some(Promise { seconds, next: shorter.max_by_key(|(_, from)| *from) })
+    }
 }
 
-/// What a node remembers of it beside its store: whether it has looked there, and what it found or has promised since.
-pub(super) struct Promised(Mutex<Option<Option<Promise>>>);
+/// What a node remembers of it beside its store.
+pub(super) struct Promised {
+    /// Whether it has looked there, and what it found or has promised since.
+    own: Mutex<Option<Option<Promise>>>,
+    /// What others had promised when it came to them.
+    others: Cell<Option<Promise>>,
+    /// Nothing was promised before this process began, and it is not known yet what others had.
+    is_new: Cell<bool>,
+}
 
 impl Default for Promised {
     fn default() -> Promised {
-        Promised(Mutex::new(None))
+        Promised { own: Mutex::new(None), others: Cell::new(None), is_new: Cell::new(false) }
     }
 }
 
@@ -118,14 +142,44 @@ impl Node {
     /// For the disk: the first time, and when something has changed.
     pub fn retention(&self) -> Result<(u32, Option<(u32, u64)>), Refusal> {
         self.look_at_retention()?;
-        let promise = self.promised_retention()?;
+        let promise = self.promised_retention()?.or(self.promised.others.get());
         let wanted = || self.wanted_retention().unwrap_or(DEFAULT_SECONDS);
         let promise = promise.unwrap_or_else(|| Promise { seconds: wanted(), next: None });
         Ok((promise.seconds, promise.next))
     }
 
+    /// Whether this node has promised anything, durably.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// For the disk, the first time.
+    pub(crate) fn has_promised_retention(&self) -> Result<bool, Refusal> {
+        self.promised_retention().map(|promise| promise.is_some())
+    }
+
+    /// Whether it is to be asked what others have promised, since this node had promised nothing before it was started.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// For the disk, the first time.
+    pub(crate) fn is_to_ask_for_retention(&self) -> Result<bool, Refusal> {
+        self.promised_retention()?;
+        Ok(self.promised.is_new.get())
+    }
+
+    /// Is bound by what others have promised, as it has promised nothing before them; `is_all` if there are no more to be asked.
+    pub(crate) fn hear_retentions(&self, others: &[Retention], is_all: bool) {
+        let promise = Promise::of_others(others, now_seconds());
+        self.promised.others.set(promise.or(self.promised.others.get()));
+        self.promised.is_new.set(!is_all);
+    }
+
     fn promised_retention(&self) -> Result<Option<Promise>, Refusal> {
-        let mut known = self.promised.0.lock();
+        let mut known = self.promised.own.lock();
         self.load_promise(&mut known)
     }
 
@@ -143,13 +197,17 @@ impl Node {
         let found =
             found.map_err(|error| Refusal::Store(format!("the retention that was promised: {error}")))?;
         *known = Some(found);
+        self.promised.is_new.set(found.is_none());
         Ok(found)
     }
 
     fn note_retention(&self, wanted: u32) -> Result<Promise, Refusal> {
-        let mut known = self.promised.0.lock();
+        let mut known = self.promised.own.lock();
         let before = self.load_promise(&mut known)?;
-        let promise = Promise::heard(before, wanted, now_seconds());
+        // What it said itself in its first moments takes nothing of that away.
+        let others = self.promised.others.get();
+        let bound = [before, others].into_iter().flatten().max_by_key(|promise| promise.seconds);
+        let promise = Promise::heard(bound, wanted, now_seconds());
         // Who promises nothing, and has promised nothing, is bound by nothing.
         if before != Some(promise) && (before.is_some() || promise.seconds > 0) {
             // Nothing can be deleted without it.
@@ -157,6 +215,7 @@ impl Node {
             let put = || self.store.enqueue_with(&NOTE, to_envelope(&promise).into(), options)?.wait();
             reactor::uninterruptible(put).map_err(refusal_of)?;
             *known = Some(Some(promise));
+            self.promised.others.set(None);
         }
         Ok(promise)
     }
@@ -167,6 +226,7 @@ mod tests {
     use std::rc::Rc;
 
     use overlay::NodeId;
+    use reactor::sim::{self, SimConfig};
 
     use super::*;
     use crate::store::{MemoryStore, Store};
@@ -195,6 +255,37 @@ mod tests {
         assert_eq!(at(shorter, 0, over), Promise { seconds: 0, next: None });
         assert_eq!(at(shorter, WEEK, over), longer);
         assert_eq!(Promise::heard(None, u32::MAX, 0).seconds, RETENTION_SECONDS_MAX);
+    }
+
+    /// A new node, and with it whoever replaced nodes by new ones, went by the shorter one at once.
+    #[test]
+    fn who_comes_later_is_bound_by_what_the_others_have_promised_and_one_of_three_binds_nobody() {
+        let says = |seconds, shorter| Retention { seconds, shorter, held_bytes: 0, is_promised: true };
+        let over = 1000 + u64::from(WEEK);
+        let theirs = says(WEEK, Some((DAY, over)));
+        let (liar, short) = (says(10 * WEEK, None), says(0, None));
+        let of = |others: &[Retention]| Promise::of_others(others, 2000);
+        let bound = Some(Promise { seconds: WEEK, next: Some((DAY, over)) });
+        assert_eq!(of(&[theirs, theirs, liar]), bound);
+        assert_eq!(of(&[short, theirs, theirs]), bound);
+        assert_eq!(of(&[theirs]), bound);
+        let silent = Retention { is_promised: false, ..theirs };
+        assert_eq!(of(&[silent]), None, "it has promised nothing");
+        let lies = says(WEEK, Some((0, u64::MAX)));
+        assert_eq!(of(&[lies, theirs, theirs]), bound);
+
+        sim::run(1, SimConfig::default(), |_| {
+            let node = Node::new(NodeId([1; 32]), Rc::new(MemoryStore::new()), Gate::Open, 3);
+            node.say_retention(DAY);
+            assert_eq!(node.promise_retention(), Ok(DAY), "it has met nobody yet");
+            assert_eq!(node.is_to_ask_for_retention(), Ok(true));
+            let from = now_seconds() + 5000;
+            node.hear_retentions(&[says(WEEK, Some((DAY, from)))], true);
+            assert_eq!(node.is_to_ask_for_retention(), Ok(false));
+            assert_eq!(node.retention(), Ok((WEEK, Some((DAY, from)))));
+            reactor::sleep(std::time::Duration::from_secs(5001));
+            assert_eq!(node.promise_retention(), Ok(DAY));
+        });
     }
 
     #[test]

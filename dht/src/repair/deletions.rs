@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay::{Contact, Overlay};
 
-use super::{COMPARE_TIMEOUT, Repair, Report};
+use super::{COMPARE_TIMEOUT, NEIGHBOURS, Repair, Report};
 use crate::block::deletion::OwnersWord;
 use crate::links::Failure;
-use crate::message::{Family, ListedKey, Refusal, WORDS_MAX, WordKey, Words};
+use crate::message::{Family, ListedKey, NodeRetention, Refusal, Retention, WORDS_MAX, WordKey, Words};
 
 /// How often blocks are looked for whose retention is over.
 const REMOVAL_PERIOD: Duration = Duration::from_secs(5);
@@ -56,13 +56,28 @@ impl<O: Overlay + 'static> Repair<O> {
         Ok(learned)
     }
 
+    /// Hears for how long the others keep what is deleted, if this node is new to that.
+    fn ask_for_retentions(&self) -> Result<(), Refusal> {
+        if !self.node.is_to_ask_for_retention()? {
+            return Ok(());
+        }
+        let neighbours = self.links.closest(self.node.own().0, NEIGHBOURS);
+        let others = neighbours.iter().filter(|contact| contact.id != self.node.own());
+        let answers: Vec<_> = others
+            .map(|contact| self.links.call::<NodeRetention>(contact, &(), Bytes::new(), COMPARE_TIMEOUT))
+            .collect();
+        let said: Vec<Retention> = answers.iter().flatten().map(|(said, _)| *said).collect();
+        self.node.hear_retentions(&said, !said.is_empty() && said.len() == answers.len());
+        Ok(())
+    }
+
     /// Removes blocks as their retentions end, for ever.
     pub(super) fn remove_deleted(&self) {
         if let Err(refusal) = self.node.find_due() {
             tracing::warn!("can't find out which deleted blocks are still there: {refusal}");
         }
         loop {
-            if let Err(refusal) = self.node.look_at_retention() {
+            if let Err(refusal) = self.ask_for_retentions().and_then(|()| self.node.look_at_retention()) {
                 tracing::warn!("can't look for how long deleted blocks are to be kept: {refusal}");
             }
             if let Err(refusal) = self.node.remove_all_due() {
