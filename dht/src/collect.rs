@@ -70,7 +70,7 @@ pub enum CensusError {
 }
 
 /// A block that is held somewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// Its length.
     pub length: u32,
@@ -78,6 +78,17 @@ pub struct Found {
     pub put_seconds: u64,
     /// The nodes that hold it, by their number in the census.
     holders: Vec<u16>,
+    /// Those by whose word it is deleted, and that keep it yet, if that was asked.
+    dead_holders: Vec<u16>,
+}
+
+/// What becomes of deleted blocks in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deleted {
+    /// They are left out.
+    Left,
+    /// They are listed as such.
+    Listed,
 }
 
 /// What came of deleting some blocks.
@@ -160,6 +171,11 @@ impl Census {
     pub(crate) fn holders(&self, found: &Found) -> impl Iterator<Item = &Contact> {
         found.holders.iter().map(|number| &self.nodes[usize::from(*number)])
     }
+
+    /// Those of them that keep it yet though it is deleted.
+    pub(crate) fn dead_holders(&self, found: &Found) -> impl Iterator<Item = &Contact> {
+        found.dead_holders.iter().map(|number| &self.nodes[usize::from(*number)])
+    }
 }
 
 /// Whether a node may be waited for yet, by how long each was, but for the one that is `local`.
@@ -188,8 +204,7 @@ impl<O: Overlay + 'static> Client<O> {
     pub fn census(&self, tolerance: Duration) -> Result<Census, CensusError> {
         let links = self.links();
         let known = self.known_nodes();
-        let nothing =
-            ListBlocksRequest { tag: self.tag_of_blocks(), from: Address([1; 32]), to: Address([0; 32]) };
+        let nothing = self.request([1; 32], [0; 32], Deleted::Left);
         let (mut nodes, mut reason) = (Vec::new(), "no node is known".to_owned());
         for contact in known.values() {
             match list(links, contact, &nothing) {
@@ -234,6 +249,16 @@ impl<O: Overlay + 'static> Client<O> {
     /// # Suspends
     /// Until all have answered, or not.
     pub fn list_held(&self, census: &Census, first: u8) -> Result<BTreeMap<Address, Found>, CensusError> {
+        self.list_all(census, first, Deleted::Left)
+    }
+
+    /// As [`Client::list_held`]; what was deleted and is kept yet may be listed too.
+    pub(crate) fn list_all(
+        &self,
+        census: &Census,
+        first: u8,
+        deleted: Deleted,
+    ) -> Result<BTreeMap<Address, Found>, CensusError> {
         let found: RefCell<BTreeMap<Address, Found>> = RefCell::default();
         let failed: RefCell<BTreeMap<u16, String>> = RefCell::default();
         let fallen_out = census.fallen_out.borrow().clone();
@@ -244,7 +269,7 @@ impl<O: Overlay + 'static> Client<O> {
                     continue;
                 }
                 scope.spawn(move || {
-                    if let Err(reason) = self.list_of(census, number, first, found) {
+                    if let Err(reason) = self.list_of(census, number, first, deleted, found) {
                         failed.borrow_mut().insert(number, format!("{contact}: {reason}"));
                     }
                 });
@@ -261,7 +286,8 @@ impl<O: Overlay + 'static> Client<O> {
         }
         found.retain(|_, found| {
             found.holders.retain(|number| !failed.contains_key(number));
-            !found.holders.is_empty()
+            found.dead_holders.retain(|number| !failed.contains_key(number));
+            !found.holders.is_empty() || !found.dead_holders.is_empty()
         });
         Ok(found)
     }
@@ -271,12 +297,12 @@ impl<O: Overlay + 'static> Client<O> {
         census: &Census,
         number: u16,
         first: u8,
+        deleted: Deleted,
         found: &RefCell<BTreeMap<Address, Found>>,
     ) -> Result<(), Failure> {
         let (mut from, mut to) = ([0; 32], [0xff; 32]);
         (from[0], to[0]) = (first, first);
-        let mut request =
-            ListBlocksRequest { tag: self.tag_of_blocks(), from: Address(from), to: Address(to) };
+        let mut request = self.request(from, to, deleted);
         let contact = &census.nodes[usize::from(number)];
         let (began, mut count) = (reactor::now(), 0);
         for _ in 0..PAGES_MAX {
@@ -297,8 +323,12 @@ impl<O: Overlay + 'static> Client<O> {
                 if held.address.0[0] != first {
                     return Err(Failure::Lied("it lists what it was not asked for".into()));
                 }
-                let new = || Found { length: held.length, put_seconds: 0, holders: Vec::new() };
+                let new = || Found { length: held.length, ..Found::default() };
                 let entry = found.entry(held.address).or_insert_with(new);
+                if held.is_deleted {
+                    entry.dead_holders.push(number);
+                    continue;
+                }
                 entry.put_seconds = entry.put_seconds.max(held.put_seconds);
                 entry.holders.push(number);
             }
@@ -392,7 +422,7 @@ impl<O: Overlay + 'static> Client<O> {
     ) -> Result<BTreeSet<Address>, CensusError> {
         // Who has a copy that is to go does not list it: it may be anybody.
         let holders: Vec<u16> = (0..census.nodes.len()).map(|number| number as u16).collect();
-        let hidden = Found { length: 0, put_seconds: 0, holders };
+        let hidden = Found { holders, ..Found::default() };
         let told: Vec<(Address, Found)> = blocks.iter().map(|address| (*address, hidden.clone())).collect();
         for some in told.chunks(BLOCKS_LISTED_MAX) {
             self.tell(census, some, speaker, Verdict::Keep);
@@ -404,6 +434,11 @@ impl<O: Overlay + 'static> Client<O> {
             held.extend(listed.into_keys().filter(|address| blocks.contains(address)));
         }
         Ok(held)
+    }
+
+    fn request(&self, from: [u8; 32], to: [u8; 32], deleted: Deleted) -> ListBlocksRequest {
+        let with_deleted = deleted == Deleted::Listed;
+        ListBlocksRequest { tag: self.tag_of_blocks(), from: Address(from), to: Address(to), with_deleted }
     }
 
     fn tag_of_blocks(&self) -> OwnerTag {

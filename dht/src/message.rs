@@ -237,12 +237,15 @@ pub struct PutBlockRequest {
     pub put_seconds: Option<u64>,
     /// Whether it may use the space that nodes keep back: only if less is stored in the end.
     pub may_use_reserve: bool,
+    /// By whose word it was deleted, if its bytes are handed on that are kept all the same.
+    #[serde(default)]
+    pub deleted_by: Option<OwnersWord>,
 }
 
 impl PutBlockRequest {
     /// Of a block that is new.
     pub fn new(address: Address, tag: OwnerTag) -> PutBlockRequest {
-        PutBlockRequest { address, tag, put_seconds: None, may_use_reserve: false }
+        PutBlockRequest { address, tag, put_seconds: None, may_use_reserve: false, deleted_by: None }
     }
 }
 
@@ -378,6 +381,9 @@ pub struct ListBlocksRequest {
     pub from: Address,
     /// The last address.
     pub to: Address,
+    /// Also those that were deleted and whose bytes are kept yet.
+    #[serde(default)]
+    pub with_deleted: bool,
 }
 
 /// A block that a node has.
@@ -389,12 +395,15 @@ pub struct HeldBlock {
     pub length: u32,
     /// When it was put, in seconds since 1970 by the node's clock.
     pub put_seconds: u64,
+    /// It was deleted.
+    #[serde(default)]
+    pub is_deleted: bool,
 }
 
 /// See [`ListBlocks`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListBlocksResponse {
-    /// At most [`BLOCKS_LISTED_MAX`], in order; deleted ones are left out.
+    /// At most [`BLOCKS_LISTED_MAX`], in order; deleted ones are left out, unless they are asked for.
     pub blocks: Vec<HeldBlock>,
     /// Where to go on; `None` if that was all.
     pub next: Option<Address>,

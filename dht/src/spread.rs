@@ -4,6 +4,9 @@
 //! made beforehand, and that they are there is not inferred from who should have them: every node that stays is asked what it
 //! has. A new copy counts once its node has acknowledged it as durable and, asked again, says that it has it.
 //!
+//! What was deleted and is kept for the retention is copied as well, with the word by which it was: else whoever has emptied one node after
+//! the other would find no block of what the drive was.
+//!
 //! What is put while this goes on may be put on the node that leaves: as any block it is on a quorum, so on another too.
 //! Who has turned the node out goes over it once more.
 //!
@@ -17,12 +20,16 @@ use bytes::Bytes;
 use overlay::{Contact, NodeId, Overlay};
 use reactor::cell::RefCell;
 
-use crate::address::Address;
+use crate::address::{Address, OwnerTag};
+use crate::block::deletion::OwnersWord;
 use crate::block_store::BlockStore;
 use crate::client::Client;
-use crate::collect::{Census, CensusError};
+use crate::collect::{Census, CensusError, Deleted};
 use crate::links::Failure;
-use crate::message::{GetBlockResponse, HasBlocks, PutBlock, PutBlockRequest};
+use crate::message::{
+    GetBlockResponse, HasBlocks, ListBlocks, ListBlocksRequest, PutBlock, PutBlockRequest, Refusal, Words,
+};
+use crate::node::deletions::word_key;
 use crate::placement;
 use crate::replicate::{BLOCK_CALL_TIMEOUT, GetJob};
 
@@ -65,7 +72,9 @@ pub enum SpreadError {
 pub struct Spread {
     /// Blocks that the nodes hold.
     pub blocks: u64,
-    /// Blocks of which copies were made.
+    /// Blocks that were deleted, and that nodes keep yet.
+    pub kept: u64,
+    /// Blocks of which copies were made, of both.
     pub copied: u64,
     /// Whether the node that leaves answered: what it alone had is not known otherwise.
     pub was_asked: bool,
@@ -79,6 +88,15 @@ struct Thin {
     missing: usize,
     /// When its youngest copy was put, by the word of those who hold it.
     put_seconds: u64,
+    /// None of them has it but as one that was deleted.
+    is_deleted: bool,
+}
+
+/// What there is of blocks whose addresses begin alike.
+struct Looked {
+    blocks: u64,
+    kept: u64,
+    thin: Vec<Thin>,
 }
 
 impl<O: Overlay + 'static> Client<O> {
@@ -111,8 +129,8 @@ impl<O: Overlay + 'static> Client<O> {
         let mut spread = Spread { was_asked, ..Spread::default() };
         let (mut count, mut reason) = (0, String::new());
         for first in 0..=u8::MAX {
-            let (held, thin) = self.thin(&census, first, leaving)?;
-            spread.blocks += held;
+            let Looked { blocks, kept, thin } = self.thin(&census, first, leaving)?;
+            (spread.blocks, spread.kept) = (spread.blocks + blocks, spread.kept + kept);
             let mut failed = BTreeMap::new();
             for (address, outcome) in self.thicken(&stay, &thin) {
                 match outcome {
@@ -122,7 +140,7 @@ impl<O: Overlay + 'static> Client<O> {
             }
             if !failed.is_empty() {
                 // What was deleted meanwhile is on no list any more; that somebody says so of a block is no proof.
-                let (_, still) = self.thin(&census, first, leaving)?;
+                let still = self.thin(&census, first, leaving)?.thin;
                 for failure in still.iter().filter_map(|block| failed.remove(&block.address)) {
                     (count, reason) = (count + 1, failure);
                 }
@@ -136,18 +154,24 @@ impl<O: Overlay + 'static> Client<O> {
     }
 
     /// How many blocks there are whose address begins with `first`, and those that have too few copies without `leaving`.
-    fn thin(&self, census: &Census, first: u8, leaving: &NodeId) -> Result<(u64, Vec<Thin>), CensusError> {
-        let held = self.list_held(census, first)?;
+    fn thin(&self, census: &Census, first: u8, leaving: &NodeId) -> Result<Looked, CensusError> {
+        let held = self.list_all(census, first, Deleted::Listed)?;
         census.refuse_fallen_out()?;
         let copies = self.links().replicas;
-        let thin = held.iter().filter_map(|(address, found)| {
-            let holders: Vec<Contact> = census.holders(found).cloned().collect();
-            let missing =
-                copies.saturating_sub(holders.iter().filter(|holder| holder.id != *leaving).count());
-            let put_seconds = found.put_seconds;
-            (missing > 0).then_some(Thin { address: *address, holders, missing, put_seconds })
-        });
-        Ok((held.len() as u64, thin.collect()))
+        let mut looked = Looked { blocks: 0, kept: 0, thin: Vec::new() };
+        for (address, found) in &held {
+            let living: Vec<Contact> = census.holders(found).cloned().collect();
+            // One that somebody has and nobody deleted there is to be where it belongs, whatever others were told of it.
+            let is_deleted = living.is_empty();
+            let holders = if is_deleted { census.dead_holders(found).cloned().collect() } else { living };
+            *(if is_deleted { &mut looked.kept } else { &mut looked.blocks }) += 1;
+            let staying = holders.iter().filter(|holder| holder.id != *leaving).count();
+            let (missing, put_seconds) = (copies.saturating_sub(staying), found.put_seconds);
+            if missing > 0 {
+                looked.thin.push(Thin { address: *address, holders, missing, put_seconds, is_deleted });
+            }
+        }
+        Ok(looked)
     }
 
     fn thicken(&self, stay: &[Contact], thin: &[Thin]) -> Vec<(Address, Result<(), String>)> {
@@ -169,10 +193,11 @@ impl<O: Overlay + 'static> Client<O> {
     /// Puts a block on the first of those that stay and lack it, in the order of those that stay, as old as its youngest copy.
     /// Whoever refuses it, for whatever reason, has no copy.
     fn copy(&self, stay: &[Contact], block: &Thin) -> Result<(), String> {
-        let Thin { address, holders, missing, put_seconds } = block;
-        let (proof, content) = self.fetch_any(holders, address)?;
+        let Thin { address, holders, missing, put_seconds, is_deleted } = block;
+        let (proof, content, deleted_by) = self.fetch_any(holders, address, *is_deleted)?;
         let request = PutBlockRequest {
             put_seconds: Some(proof.put_seconds.max(*put_seconds)),
+            deleted_by,
             ..PutBlockRequest::new(*address, proof.tag)
         };
         let mut others = placement::order(&NodeId(address.0), stay);
@@ -181,6 +206,8 @@ impl<O: Overlay + 'static> Client<O> {
         for node in &others {
             match self.give(node, &request, &content) {
                 Ok(()) => made += 1,
+                // There it is not deleted, or its time is over: by the same word, sooner than where it was heard late.
+                Err(Failure::Refused(Refusal::Superseded)) if *is_deleted => made += 1,
                 Err(failure) => reason = failure.to_string(),
             }
             if made == *missing {
@@ -190,16 +217,37 @@ impl<O: Overlay + 'static> Client<O> {
         Err(format!("{address}: {reason}"))
     }
 
-    /// Reads a block from one of those who hold it.
-    fn fetch_any(&self, holders: &[Contact], address: &Address) -> Result<(GetBlockResponse, Bytes), String> {
+    /// Reads a block from one of those who hold it; with the word by which it was, if it is deleted.
+    fn fetch_any(
+        &self,
+        holders: &[Contact],
+        address: &Address,
+        is_deleted: bool,
+    ) -> Result<(GetBlockResponse, Bytes, Option<OwnersWord>), String> {
         let mut reason = format!("{address}: nobody has it");
         for holder in holders {
-            match self.fetch_from(holder, address) {
+            let found = self.fetch_from(holder, address).and_then(|(proof, content)| {
+                let word = is_deleted.then(|| self.word_of(holder, address, &proof.tag)).transpose()?;
+                Ok((proof, content, word))
+            });
+            match found {
                 Ok(found) => return Ok(found),
                 Err(failure) => reason = format!("{address}: {failure}"),
             }
         }
         Err(reason)
+    }
+
+    /// By which word a block was deleted that a node keeps yet.
+    fn word_of(&self, holder: &Contact, address: &Address, tag: &OwnerTag) -> Result<OwnersWord, Failure> {
+        let links = self.links();
+        let keys = vec![word_key(address, tag)];
+        let words = match links.local(&holder.id) {
+            Some(local) => local.words(&keys).map_err(Failure::Refused)?,
+            None => links.call::<Words>(holder, &keys, Bytes::new(), BLOCK_CALL_TIMEOUT)?.0,
+        };
+        let word = words.into_iter().next().flatten();
+        word.ok_or_else(|| Failure::Lied(format!("{holder} shows no word by which it was deleted")))
     }
 
     fn fetch_from(&self, holder: &Contact, address: &Address) -> Result<(GetBlockResponse, Bytes), Failure> {
@@ -216,14 +264,31 @@ impl<O: Overlay + 'static> Client<O> {
         let (links, address) = (self.links(), request.address);
         let has = match links.local(&node.id) {
             Some(local) => {
-                local.put_block_of(request, content).map_err(Failure::Refused)?;
+                match &request.deleted_by {
+                    Some(word) => local.keep_deleted(request, word, content),
+                    None => local.put_block_of(request, content),
+                }
+                .map_err(Failure::Refused)?;
                 local.has_block(&address)
             }
             None => {
                 links.call::<PutBlock>(node, request, content.clone(), BLOCK_CALL_TIMEOUT)?;
-                let asked = vec![address];
-                let (has, _) = links.call::<HasBlocks>(node, &asked, Bytes::new(), BLOCK_CALL_TIMEOUT)?;
-                has == [true]
+                match &request.deleted_by {
+                    // As one that is deleted it is as good as none to who asks for it.
+                    Some(_) => {
+                        let (from, to, tag) = (address, address, request.tag);
+                        let asked = ListBlocksRequest { tag, from, to, with_deleted: true };
+                        let (page, _) =
+                            links.call::<ListBlocks>(node, &asked, Bytes::new(), BLOCK_CALL_TIMEOUT)?;
+                        page.blocks.iter().any(|held| held.address == address)
+                    }
+                    None => {
+                        let asked = vec![address];
+                        let (has, _) =
+                            links.call::<HasBlocks>(node, &asked, Bytes::new(), BLOCK_CALL_TIMEOUT)?;
+                        has == [true]
+                    }
+                }
             }
         };
         if has { Ok(()) } else { Err(Failure::Lied(format!("{node} took a block and does not have it"))) }
@@ -232,9 +297,11 @@ impl<O: Overlay + 'static> Client<O> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::rc::Rc;
 
     use reactor::crypto::Identity;
+    use reactor::sim::{self, SimConfig};
 
     use super::*;
     use crate::block::deletion::{Speaker, Verdict};
@@ -265,7 +332,7 @@ mod tests {
             assert_eq!(client.spread_without(&leaving, &others, |_| {}).unwrap().copied, 0);
             network.nodes[2].mood.set(Mood::Dead);
             let spread = client.spread_without(&leaving, &others, |_| {}).unwrap();
-            assert_eq!(spread, Spread { blocks: 60, copied: 0, was_asked: false });
+            assert_eq!(spread, Spread { blocks: 60, kept: 0, copied: 0, was_asked: false });
         });
     }
 
@@ -284,7 +351,7 @@ mod tests {
             let refused = spread();
             assert!(matches!(refused, Err(SpreadError::Thin { count: 1, .. })), "{refused:?}");
             broken.fail_after(None);
-            assert_eq!(spread(), Ok(Spread { blocks: 1, copied: 1, was_asked: true }));
+            assert_eq!(spread(), Ok(Spread { blocks: 1, kept: 0, copied: 1, was_asked: true }));
             assert!(network.nodes[1..].iter().all(|node| node.node().has_block(&address)));
         });
     }
@@ -334,7 +401,7 @@ mod tests {
             network.nodes[1].delay.set(Duration::from_millis(20));
             let leaving = network.nodes[1].contact.id;
             let spread = client.spread_without(&leaving, &[], |_| {});
-            assert_eq!(spread, Ok(Spread { blocks: 1, copied: 1, was_asked: true }));
+            assert_eq!(spread, Ok(Spread { blocks: 1, kept: 0, copied: 1, was_asked: true }));
             assert!(network.nodes[2..].iter().all(|node| node.node().has_block(&address)));
             // And one that all others say is deleted has too few copies for as long as somebody has it.
             let content = Bytes::from_static(b"old");
@@ -347,6 +414,91 @@ mod tests {
             delete_without_the_first(address);
             let spread = client.spread_without(&leaving, &[], |_| {});
             assert!(matches!(&spread, Err(SpreadError::Thin { count: 1, .. })), "{spread:?}");
+        });
+    }
+
+    /// Whoever emptied one node after the other had no block left of what the drive was within the retention.
+    #[test]
+    fn what_was_deleted_and_is_kept_yet_is_copied_with_the_word_and_goes_when_it_would_have() {
+        const DAY: u64 = 24 * 3600;
+        sim::run(1, SimConfig::default(), |_| {
+            let network = FakeNetwork::new(6, 3, 1);
+            let (owner, salt) = (Rc::new(Identity::from_seed(&[1; 32])), [2; 32]);
+            let client = network.client_with(&owner, crate::owner_tag(&owner.public_key(), &salt));
+            network.nodes.iter().for_each(|fake| fake.node().say_retention(7 * DAY as u32));
+            let addresses = client.put_many(contents(20)).unwrap();
+            reactor::sleep(Duration::from_secs(DAY));
+            let census = client.census(Duration::from_secs(60)).unwrap();
+            let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt, grant: None };
+            let now = crate::node::deletions::now_seconds();
+            let verdict = Verdict::Delete { put_before_seconds: now, retention_seconds: 0 };
+            for address in &addresses {
+                let mut held = client.list_held(&census, address.0[0]).unwrap();
+                held.retain(|other, _| other == address);
+                let held: Vec<_> = held.into_iter().collect();
+                assert_eq!(client.tell(&census, &held, &speaker, verdict).deleted, 1);
+            }
+            reactor::sleep(Duration::from_secs(DAY));
+            // The first three go, one after the other, and with them all who had them first if it so happens.
+            for leaving in 0..3 {
+                let id = network.nodes[leaving].contact.id;
+                let spread = client.spread_without(&id, &[], |_| {}).unwrap();
+                assert_eq!((spread.blocks, spread.kept), (0, 20), "{spread:?}");
+                network.nodes[leaving].mood.set(Mood::Dead);
+                network.nodes[leaving].forgotten.set(true);
+            }
+            let left = &network.nodes[3..];
+            for address in &addresses {
+                assert!(left.iter().all(|fake| fake.node().is_dead(address) == Ok(true)));
+                assert!(left.iter().all(|fake| fake.node().get_block(address, None).is_ok()));
+            }
+            // The owner has it back; what he leaves goes when its time is over, a day after those that heard it first at the most.
+            let census = client.census(Duration::from_secs(60)).unwrap();
+            let back: BTreeSet<Address> = addresses[..5].iter().copied().collect();
+            assert_eq!(client.take_back(&census, &back, &speaker).unwrap(), back);
+            reactor::sleep(Duration::from_secs(5 * DAY));
+            let held = || {
+                left.iter().for_each(|fake| fake.node().remove_all_due().unwrap());
+                let has = |address: &&Address| left.iter().all(|fake| fake.node().has_block(address));
+                addresses.iter().filter(has).count()
+            };
+            assert_eq!(held(), 20);
+            reactor::sleep(Duration::from_secs(2 * DAY));
+            assert_eq!(held(), 5);
+        });
+    }
+
+    #[test]
+    fn nobody_has_a_block_deleted_by_handing_on_what_was_deleted_once() {
+        sim::run(1, SimConfig::default(), |_| {
+            let network = FakeNetwork::new(4, 3, 1);
+            let (owner, salt) = (Rc::new(Identity::from_seed(&[1; 32])), [2; 32]);
+            let tag = crate::owner_tag(&owner.public_key(), &salt);
+            let content = Bytes::from_static(b"lives");
+            let address = Address::of(&tag, &content);
+            let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt, grant: None };
+            let said_ms = crate::node::deletions::now_seconds() * 1000;
+            let verdict = Verdict::Delete { put_before_seconds: said_ms / 1000, retention_seconds: 3600 };
+            let word = speaker.say(address, said_ms, verdict);
+            let request = PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, tag) };
+            let [first, second, ..] = &network.nodes[..] else { panic!("there are four") };
+            let (first, second) = (first.node(), second.node());
+            // It is there, and lives.
+            first.put_block_of(&request, &content).unwrap();
+            let hand_on =
+                |node: &crate::node::Node, content: &Bytes, word| node.keep_deleted(&request, word, content);
+            assert_eq!(hand_on(&first, &content, &word), Err(Refusal::Superseded));
+            assert_eq!(first.is_dead(&address), Ok(false));
+            // It is not there, and its owner has taken back what he said.
+            second.put_block_of(&request, &content).unwrap();
+            second.hear(&speaker.say(address, said_ms + 1, Verdict::Keep)).unwrap();
+            second.store().remove(&crate::store::Key::new(crate::store::Kind::BLOCK, address.0)).unwrap();
+            assert_eq!(hand_on(&second, &content, &word), Err(Refusal::Superseded));
+            // Nor is a word kept for bytes that are another's.
+            let third = network.nodes[2].node();
+            assert_eq!(hand_on(&third, &Bytes::from_static(b"other"), &word), Err(Refusal::Misnamed));
+            third.put_block_of(&request, &content).unwrap();
+            assert_eq!(third.is_dead(&address), Ok(false));
         });
     }
 }

@@ -43,8 +43,9 @@ pub(crate) fn drain(settings: &Settings, name: &str) -> Result<(), Failure> {
         return Err(Failure::Needed { who: name, reason: reason.into() });
     }
     say(format_args!(
-        "{name} is drained: as many others as there are copies have each of {} blocks ({} were copied)",
-        spread.blocks, spread.copied
+        "{name} is drained: as many others as there are copies have each of {} ({} were copied)",
+        blocks(&spread),
+        spread.copied
     ));
     stays.summary().into_iter().for_each(say);
     say("what is written from now on goes to it as well, until `node remove` turns it out");
@@ -107,10 +108,18 @@ pub(crate) fn turn_out(
         let reason = format!("{subject} is refused from now on; what was put on it meanwhile may have too few copies yet: {failure}");
         Failure::Removing { reason }
     })?;
-    say(format_args!("as many others as there are copies have each of {} blocks", spread.blocks));
+    say(format_args!("as many others as there are copies have each of {}", blocks(&spread)));
     stays.summary().into_iter().for_each(say);
     say("it counts no more, and may be switched off, disk and all");
     Ok(())
+}
+
+/// What there are copies of, in words.
+fn blocks(spread: &Spread) -> String {
+    match spread.kept {
+        0 => format!("{} blocks", spread.blocks),
+        kept => format!("{} blocks, and of {kept} that were deleted and are kept yet", spread.blocks),
+    }
 }
 
 /// The network's nodes, without those of whom only the nodes know that they were removed: another copy of this home may have done
@@ -179,6 +188,7 @@ fn empty(
                 None => spread,
                 Some(sum) => Spread {
                     blocks: sum.blocks + spread.blocks,
+                    kept: sum.kept + spread.kept,
                     copied: sum.copied + spread.copied,
                     was_asked: sum.was_asked && spread.was_asked,
                 },

@@ -13,7 +13,7 @@
 //! again when its block is durable, waits for what was announced, and writes the block once more if it is gone. A copy
 //! that is there already has its time written anew, unless that is as good as now.
 //!
-//! Not here: what the statements prove ([`crate::block::deletion`]).
+//! Not here: what the statements prove ([`crate::block::deletion`]); keeping what others kept of deleted blocks (`kept_deleted`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
@@ -37,23 +37,23 @@ use crate::message::{
 use crate::store::{Key, Kind, PutOptions, StoreError, Ticket};
 
 /// What is said now may come from a clock that is behind by so much: a wrong time zone, and then some.
-const CLOCK_BEHIND_MS: u64 = 24 * 3600 * 1000;
+pub(super) const CLOCK_BEHIND_MS: u64 = 24 * 3600 * 1000;
 
 /// A clock that is ahead makes a statement that outlives later ones, so it may be less so.
-const CLOCK_AHEAD_MS: u64 = 5 * 60 * 1000;
+pub(super) const CLOCK_AHEAD_MS: u64 = 5 * 60 * 1000;
 
 /// Keys looked at between two yields, where each is read.
 const BATCH: usize = 64;
 
 /// What an owner said, as it lies in the store.
 #[derive(Serialize, Deserialize)]
-struct Told {
+pub(super) struct Told {
     /// When this node heard it, in seconds since 1970.
-    received_seconds: u64,
+    pub(super) received_seconds: u64,
     /// For how long this node keeps what it deletes by it at least, whatever the word says: what it had promised then.
     #[serde(default)]
-    kept_seconds: u32,
-    word: OwnersWord,
+    pub(super) kept_seconds: u32,
+    pub(super) word: OwnersWord,
 }
 
 impl Versioned for Told {
@@ -71,7 +71,7 @@ impl Versioned for Told {
 
 impl Told {
     /// When the bytes of a copy go that was put then, in seconds since 1970; `None` if they stay.
-    fn due_seconds(&self, put_seconds: u64) -> Option<u64> {
+    pub(super) fn due_seconds(&self, put_seconds: u64) -> Option<u64> {
         match self.word.deletion.verdict {
             Verdict::Delete { retention_seconds, .. } if self.word.deletion.verdict.covers(put_seconds) => {
                 Some(self.received_seconds.saturating_add(retention_seconds.max(self.kept_seconds).into()))
@@ -124,12 +124,17 @@ impl Due {
 }
 
 /// Announces that something is being decided about a block, while it lives.
-struct Deciding<'a> {
+pub(super) struct Deciding<'a> {
     of: &'a Deletions,
     address: Address,
 }
 
 impl Deletions {
+    /// Notes that a block of that length goes at that time.
+    pub(super) fn note_due(&self, address: Address, length: u32, due_seconds: u64) {
+        self.due.borrow_mut().set(address, length, Some(due_seconds));
+    }
+
     pub(super) fn held_bytes(&self) -> u64 {
         self.due.borrow().bytes
     }
@@ -141,7 +146,7 @@ impl Deletions {
     }
 
     /// Waits until nobody else decides about the block.
-    fn decide(&self, address: Address) -> Deciding<'_> {
+    pub(super) fn decide(&self, address: Address) -> Deciding<'_> {
         self.wait_for(&address);
         self.deciding.borrow_mut().insert(address);
         Deciding { of: self, address }
@@ -156,7 +161,7 @@ impl Drop for Deciding<'_> {
 }
 
 /// Where what the owner of `tag` said about a block is kept: near the block's own address, as placement goes.
-fn word_key(address: &Address, tag: &OwnerTag) -> WordKey {
+pub(crate) fn word_key(address: &Address, tag: &OwnerTag) -> WordKey {
     let mut key = sha3_256(&[b"hypha word", &address.0, &tag.0]);
     key[..16].copy_from_slice(&address.0[..16]);
     WordKey(key)
@@ -171,12 +176,12 @@ fn kind_of(verdict: Verdict) -> Kind {
 
 /// Of two statements by one tag's speakers the greater holds: the owner's over a writer's, then the later one, and of two
 /// at once the one that keeps.
-fn rank(deletion: &Deletion) -> (bool, u64, bool) {
+pub(super) fn rank(deletion: &Deletion) -> (bool, u64, bool) {
     (deletion.signer == deletion.owner, deletion.said_ms, deletion.verdict == Verdict::Keep)
 }
 
 /// The time as nodes tell it, in milliseconds since 1970.
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
 }
 
@@ -311,7 +316,7 @@ impl Node {
     }
 
     /// What was said last of a block by the speakers of a tag.
-    fn told(&self, key: &WordKey) -> Result<Option<Told>, Refusal> {
+    pub(super) fn told(&self, key: &WordKey) -> Result<Option<Told>, Refusal> {
         let read = |kind: Kind| match self.store.get(&key.in_kind(kind), None) {
             Ok(Some(bytes)) => from_envelope::<Told>(&bytes)
                 .map(Some)
@@ -526,7 +531,7 @@ impl Node {
             let keys = self.store.keys(&block_key(&from), BATCH);
             let is_within = |key: &&Key| key.kind == Kind::BLOCK && key.address <= request.to.0;
             for key in keys.iter().take_while(is_within) {
-                blocks.extend(self.list_block(&Address(key.address), &request.tag)?);
+                blocks.extend(self.list_block(&Address(key.address), request)?);
             }
             looked_at += keys.len();
             let last = keys.last().filter(|_| keys.len() == BATCH).and_then(Key::next);
@@ -536,18 +541,24 @@ impl Node {
         Ok(ListBlocksResponse { blocks, next, now_seconds: now_seconds() })
     }
 
-    fn list_block(&self, address: &Address, tag: &OwnerTag) -> Result<Option<HeldBlock>, Refusal> {
+    fn list_block(
+        &self,
+        address: &Address,
+        request: &ListBlocksRequest,
+    ) -> Result<Option<HeldBlock>, Refusal> {
         let Some(stored) = self.store.length(&block_key(address)) else { return Ok(None) };
-        let Some(held) = self.held(address)?.filter(|held| held.tag == *tag) else { return Ok(None) };
-        if self.is_dead(address)? {
+        let Some(held) = self.held(address)?.filter(|held| held.tag == request.tag) else { return Ok(None) };
+        let is_deleted = self.is_dead(address)?;
+        if is_deleted && !request.with_deleted {
             return Ok(None);
         }
         let length = content_length(stored).map_err(|UnknownForm| ()).ok();
-        Ok(length.map(|length| HeldBlock { address: *address, length, put_seconds: held.put_seconds }))
+        let put_seconds = held.put_seconds;
+        Ok(length.map(|length| HeldBlock { address: *address, length, put_seconds, is_deleted }))
     }
 }
 
-fn is_over(said_ms: u64, now_ms: u64) -> bool {
+pub(super) fn is_over(said_ms: u64, now_ms: u64) -> bool {
     said_ms.saturating_add(LIFETIME_SECONDS * 1000) < now_ms
 }
 

@@ -12,6 +12,7 @@
 pub mod blocks;
 mod caught_up;
 pub mod deletions;
+mod kept_deleted;
 mod own_copies;
 pub mod past;
 pub mod registers;
@@ -289,7 +290,10 @@ impl Storage for Served {
         content: Payload,
     ) -> Result<(), Refusal> {
         self.0.admit(call, WRITE)?;
-        self.0.put_block_of(&request, &content)
+        match &request.deleted_by {
+            Some(word) => self.0.keep_deleted(&request, word, &content),
+            None => self.0.put_block_of(&request, &content),
+        }
     }
 
     fn get_block(

@@ -14,6 +14,7 @@
 //! Not here: what a node does with deleted blocks ([`super::deletions`]).
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reactor::serialization::{Versioned, from_envelope, to_envelope};
@@ -32,6 +33,9 @@ pub const DEFAULT_SECONDS: u32 = 7 * 24 * 3600;
 
 /// Where a node notes what it has promised.
 const NOTE: Key = Key::new(Kind::NOTE, *b"hypha retention promised by node");
+
+/// For how long a node that is new asks the others again and again.
+const NEW_FOR: Duration = Duration::from_secs(60);
 
 /// What a node has promised. Pure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -148,7 +152,7 @@ impl Node {
         Ok((promise.seconds, promise.next))
     }
 
-    /// Whether this node has promised anything, durably.
+    /// Whether this node has promised anything, durably, by what it knows of the others: what a new one says binds no other.
     ///
     /// # Errors
     /// If the store fails.
@@ -156,7 +160,7 @@ impl Node {
     /// # Suspends
     /// For the disk, the first time.
     pub(crate) fn has_promised_retention(&self) -> Result<bool, Refusal> {
-        self.promised_retention().map(|promise| promise.is_some())
+        Ok(self.promised_retention()?.is_some() && !self.promised.is_new.get())
     }
 
     /// Whether it is to be asked what others have promised, since this node had promised nothing before it was started.
@@ -171,11 +175,15 @@ impl Node {
         Ok(self.promised.is_new.get())
     }
 
-    /// Is bound by what others have promised, as it has promised nothing before them; `is_all` if there are no more to be asked.
+    /// Is bound by what others have promised, as it has promised nothing before them; `is_all` if all others said it. In its first
+    /// moments it may know of some only, so then it is to ask again.
     pub(crate) fn hear_retentions(&self, others: &[Retention], is_all: bool) {
         let promise = Promise::of_others(others, now_seconds());
-        self.promised.others.set(promise.or(self.promised.others.get()));
-        self.promised.is_new.set(!is_all);
+        let known = [promise, self.promised.others.get()].into_iter().flatten();
+        self.promised.others.set(known.max_by_key(|promise| promise.seconds));
+        // One that never answers keeps nobody from having been there for a while.
+        let age = reactor::now().saturating_duration_since(self.started);
+        self.promised.is_new.set(age < NEW_FOR || (!is_all && age < 10 * NEW_FOR));
     }
 
     fn promised_retention(&self) -> Result<Option<Promise>, Refusal> {
@@ -281,9 +289,15 @@ mod tests {
             assert_eq!(node.is_to_ask_for_retention(), Ok(true));
             let from = now_seconds() + 5000;
             node.hear_retentions(&[says(WEEK, Some((DAY, from)))], true);
-            assert_eq!(node.is_to_ask_for_retention(), Ok(false));
             assert_eq!(node.retention(), Ok((WEEK, Some((DAY, from)))));
-            reactor::sleep(std::time::Duration::from_secs(5001));
+            assert_eq!(node.is_to_ask_for_retention(), Ok(true), "it may know of few of them yet");
+            assert!(!node.say_for_how_long().unwrap().is_promised);
+            reactor::sleep(NEW_FOR);
+            node.hear_retentions(&[says(DAY, None)], true);
+            assert_eq!(node.is_to_ask_for_retention(), Ok(false));
+            assert!(node.say_for_how_long().unwrap().is_promised);
+            assert_eq!(node.retention(), Ok((WEEK, Some((DAY, from)))));
+            reactor::sleep(Duration::from_secs(5001));
             assert_eq!(node.promise_retention(), Ok(DAY));
         });
     }

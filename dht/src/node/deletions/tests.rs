@@ -103,7 +103,7 @@ fn hand_on(node: &Node, address: Address, content: &Bytes) -> Result<(), Refusal
 }
 
 fn all_blocks() -> ListBlocksRequest {
-    ListBlocksRequest { tag: tag(), from: Address([0; 32]), to: Address([0xff; 32]) }
+    ListBlocksRequest { tag: tag(), from: Address([0; 32]), to: Address([0xff; 32]), with_deleted: false }
 }
 
 #[test]
@@ -215,14 +215,14 @@ fn within_the_retention_a_block_is_read_and_can_be_taken_back() {
     reactor::run(|| {
         let node = node();
         let (address, content) = put_long_ago(&node, 1);
-        node.hear(&said_by(1, address, 5, delete(3600))).unwrap();
+        node.hear(&said_by(1, address, 500, delete(3600))).unwrap();
         node.remove_all_due().unwrap();
         assert_eq!(node.get_block(&address, None).unwrap(), content);
         assert_eq!(hand_on(&node, address, &content), Err(Refusal::Deleted));
-        node.hear(&said_by(1, address, 4, Verdict::Keep)).unwrap();
+        node.hear(&said_by(1, address, 400, Verdict::Keep)).unwrap();
         assert_eq!(node.is_dead(&address), Ok(false));
         // What was said before that means nothing any more.
-        assert_eq!(node.hear(&said_by(1, address, 5, delete(0))), Err(Refusal::Superseded));
+        assert_eq!(node.hear(&said_by(1, address, 500, delete(0))), Err(Refusal::Superseded));
         assert!(node.has_block(&address));
     });
 }
@@ -348,14 +348,16 @@ fn blocks_are_listed_by_their_tag_in_pages_without_the_deleted() {
         expected.sort();
         let (mut listed, mut from) = (Vec::new(), Some(Address([0; 32])));
         while let Some(start) = from {
-            let request = ListBlocksRequest { tag: tag(), from: start, to: Address([0xff; 32]) };
+            let request =
+                ListBlocksRequest { tag: tag(), from: start, to: Address([0xff; 32]), with_deleted: false };
             let page = node.list_blocks(&request).unwrap();
             assert!(page.blocks.iter().all(|held| (held.length, held.put_seconds) == (1000, 1000)));
             listed.extend(page.blocks.iter().map(|held| held.address));
             from = page.next;
         }
         assert_eq!(listed, expected);
-        let half = ListBlocksRequest { tag: tag(), from: expected[10], to: expected[20] };
+        let half =
+            ListBlocksRequest { tag: tag(), from: expected[10], to: expected[20], with_deleted: false };
         assert_eq!(node.list_blocks(&half).unwrap().blocks.len(), 11);
     });
 }
