@@ -35,7 +35,7 @@ pub const DEFAULT_SECONDS: u32 = 7 * 24 * 3600;
 const NOTE: Key = Key::new(Kind::NOTE, *b"hypha retention promised by node");
 
 /// For how long a node that is new asks the others again and again.
-const NEW_FOR: Duration = Duration::from_secs(60);
+const NEW_FOR: Duration = Duration::from_secs(20);
 
 /// What a node has promised. Pure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -2,8 +2,8 @@
 //! each start.
 //!
 //! Those are asked who keep the register and who kept it in the epoch before; whose word counts is said in [`crate::past`]. As long
-//! as one of them does not answer it is asked again, ever more rarely: the past of who is replaced because it is gone
-//! the others have, as far as it is to be had at all.
+//! as one of them does not answer, or shows what counts as told by too few, they are asked again, ever more rarely: who does not
+//! answer may be gone for good, and others may have yet to learn themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -124,19 +124,25 @@ impl<O: Overlay + 'static> Repair<O> {
         let over = agreed::over(&told, now.saturating_sub(retention.into()));
         let known = self.node.known_past(register)?;
         let (mut count, mut bytes) = self.node.room_to_learn(register);
-        let (mut learned, mut left) = (0, 0);
+        let (mut learned, mut left, mut alone) = (0, 0, 0);
         // The one after it that counts, and from when that is.
         let mut successor: Option<(Successor, u64)> = None;
         for (_, value) in told.iter().enumerate().rev().filter(|(index, _)| !over.contains(index)) {
             let known_since = known.get(&value.header_hash);
             let mut times = value.times.clone();
             if !value.is_agreed {
-                let Some((successor, until)) = successor.as_mut().filter(|_| known_since.is_none()) else {
-                    continue;
-                };
-                if self.hash_before(register, successor, value.version) != Some(value.header_hash) {
+                if known_since.is_some() {
                     continue;
                 }
+                let before = successor
+                    .as_mut()
+                    .and_then(|(successor, _)| self.hash_before(register, successor, value.version));
+                let is_proved = before == Some(value.header_hash);
+                let Some((_, until)) = successor.as_ref().filter(|_| is_proved) else {
+                    // Another one may have yet to learn it.
+                    alone += 1;
+                    continue;
+                };
                 // What has one word only is from before what proves it.
                 times = vec![times[0].min(*until)];
             }
@@ -168,7 +174,7 @@ impl<O: Overlay + 'static> Repair<O> {
         if learned > 0 || left > 0 {
             tracing::info!(%register, learned, left, "learned from the others what a register was");
         }
-        Ok(is_complete && left == 0)
+        Ok(is_complete && left == 0 && alone == 0)
     }
 
     /// Which value was the one of a version, by the word of what came after it.
