@@ -36,7 +36,7 @@ impl World {
         let repairs = (0..6).map(|index| repair_of(&network, index).start()).collect();
         let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
         let register = client.create_register([1; 32], vec![]).unwrap().register();
-        let mut world = World { network, client, register, values: Vec::new(), repairs: repairs };
+        let mut world = World { network, client, register, values: Vec::new(), repairs };
         for number in 0..6 {
             world.write(number);
             reactor::sleep(Duration::from_secs(3600));
