@@ -15,7 +15,7 @@
 //!
 //! Values are kept as their writers signed them, with the list of writers that they went by: any reader can verify them. When
 //! one was accepted, this node says, and nobody else can tell. What it took no part in it keeps by the word of others, beside its own
-//! ([`learned`]). Not here: which of them a reader wants.
+//! (`learned`). Not here: which of them a reader wants.
 
 pub(crate) mod learned;
 
