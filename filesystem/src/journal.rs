@@ -89,6 +89,8 @@ struct Open {
     key: [u8; 32],
     record_count: u64,
     size_bytes: u64,
+    /// The version of the root that was told last in it.
+    root_version: u64,
     /// A power cut leaves its name: that costs a trip to the disk, and is not needed before something in it is to be kept.
     is_named: bool,
 }
@@ -156,6 +158,8 @@ pub(crate) struct Group {
     pub(crate) durably: bool,
     /// Up to which number it holds changes.
     pub(crate) through: u64,
+    /// The version of the root that it tells, or that the file has told before.
+    pub(crate) root_version: u64,
 }
 
 /// The journal of one mounted volume.
@@ -293,6 +297,11 @@ impl Journal {
         self.is_outdated.replace(false) || files.open.is_none()
     }
 
+    /// Whether the group that is being put together, no snapshot, has to tell the root of this version.
+    pub(crate) fn lacks_root(&self, files: &Files, version: u64) -> bool {
+        files.open.as_ref().is_none_or(|open| open.root_version != version)
+    }
+
     /// Another writer's root was taken over: what is written next stands on that, and so must all else.
     pub(crate) fn on_rebased(&self) {
         self.is_outdated.set(true);
@@ -314,7 +323,7 @@ impl Journal {
         group: Group,
         items: impl Iterator<Item = Item>,
     ) -> Result<(), JournalError> {
-        let Group { snapshot, durably, through } = group;
+        let Group { snapshot, durably, through, root_version } = group;
         // What earlier mounts left a power cut leaves.
         let durably = durably || (snapshot && !files.found.is_empty());
         // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more. Nor does
@@ -341,6 +350,7 @@ impl Journal {
             }
             return Err(self.error(error));
         }
+        open.root_version = root_version;
         files.open = Some(open);
         for (_, held) in files.written.iter_mut().filter(|(written, _)| *written == number) {
             *held = through;
@@ -368,7 +378,15 @@ impl Journal {
                 other => break other.map_err(|error| self.error(error))?,
             }
         };
-        Ok(Open { file, number: files.last_number, key, record_count: 0, size_bytes: 0, is_named: false })
+        Ok(Open {
+            file,
+            number: files.last_number,
+            key,
+            record_count: 0,
+            size_bytes: 0,
+            root_version: 0,
+            is_named: false,
+        })
     }
 
     /// A quorum holds every change up to `through`: the files that hold no others go.

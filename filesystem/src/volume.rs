@@ -134,6 +134,8 @@ pub struct Volume {
     reclaim: Signal,
     /// The version of the root that the state is based on.
     version: Cell<u64>,
+    /// That root, where it is known.
+    stands_on: RefCell<Option<Record>>,
     /// A root that the watcher saw.
     newer: RefCell<Option<(Root, Record)>>,
     freshness: freshness::Freshness,
@@ -259,11 +261,11 @@ impl Volume {
             state.header = Some(record.header_hash);
             state.objects = root.objects.clone();
         }
-        volume.version.set(record.version);
+        volume.base_on(&record);
         // An unreadable tree should fail here and not at the first `ls`.
         volume.step(|state| state.record(Inode::ROOT.0)).map_err(OpenError::Tree)?;
         volume.obey_list(&root);
-        volume.replay_journal(&root)?;
+        let replayed = volume.replay_journal(&root, &record)?;
         let tree = volume.state.borrow().tree;
         let truncations = volume.read_truncations(tree).map_err(OpenError::Tree)?;
         volume.state.borrow_mut().take_truncations(truncations);
@@ -272,8 +274,10 @@ impl Volume {
         }
         let tree = volume.state.borrow().tree;
         let present = volume.sessions_in(tree).map_err(OpenError::Tree)?;
+        // Before this nothing of the journal's is changed: where something is missing, it is opened anew, by another root.
+        volume.take_journal(replayed)?;
         // Not after it starts: it may have gone on from a newer one by then.
-        volume.stand_on(record.version);
+        volume.stand_on(&record);
         volume.begin_session(present);
         volume.heed_collection();
         volume.start();
@@ -282,9 +286,15 @@ impl Volume {
     }
 
     /// Notes that all that is asked is answered from the root of this version, and whatever was changed since. Never suspends.
-    fn stand_on(&self, version: u64) {
-        self.version.set(version);
-        self.store.on_taken_over(&self.keys.register, version);
+    fn stand_on(&self, record: &Record) {
+        self.base_on(record);
+        self.store.on_taken_over(&self.keys.register, record.version);
+    }
+
+    /// Notes which root the state is based on: at once, for the journal is told it. Never suspends.
+    fn base_on(&self, record: &Record) {
+        self.version.set(record.version);
+        *self.stands_on.borrow_mut() = Some(record.clone());
     }
 
     fn new(
@@ -328,6 +338,7 @@ impl Volume {
             gives_up: Cell::new(false),
             reclaim: Signal::new(),
             version: Cell::new(0),
+            stands_on: RefCell::new(None),
             newer: RefCell::new(None),
             freshness: freshness::Freshness::default(),
             lease,

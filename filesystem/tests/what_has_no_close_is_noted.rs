@@ -189,3 +189,29 @@ fn beside_another_mount() {
 fn beside_another_mount_with_write_back() {
     story(true, Sharing::WithOthers);
 }
+
+#[test]
+fn what_neither_the_nodes_nor_the_journal_take_is_not_said_to_be_done() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        let mut options = options_with("first", directory.path(), false);
+        options.sync_patience = Duration::from_millis(300);
+        let volume = Volume::create(store.clone(), keys(&store), options, (0, 0)).unwrap();
+        let file = write_file(&volume, ROOT, "old", b"content");
+        volume.sync(None, false).unwrap();
+        store.budget.set(0);
+        let moved = directory.path().with_extension("away");
+        std::fs::rename(directory.path(), &moved).unwrap();
+        volume.write(file, 0, b"changed", false).unwrap();
+        // From here on it is in doubt whether the nodes take anything, and not yet known.
+        volume.sync(Some(file), false).unwrap_err();
+        let rename = || volume.rename(ROOT, b"old", ROOT, b"new", RenameFlags::default());
+        rename().expect_err("it is in memory only");
+        std::fs::rename(&moved, directory.path()).unwrap();
+        volume.rename(ROOT, b"new", ROOT, b"newer", RenameFlags::default()).unwrap();
+        assert!(after_a_kill(&store, directory.path())[0].starts_with("newer: "));
+        volume.give_up();
+        let _ = volume.close();
+    });
+}

@@ -8,60 +8,13 @@
 
 mod common;
 
-use std::ops::Range;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use common::kept::Kept;
 use common::*;
-use dht::{
-    Address, BlockStore, GetError, HeaderHash, OwnerTag, PutError, ReadError, Record, RegisterAddress,
-    SwapError, Usage,
-};
+use dht::BlockStore;
 use filesystem::operations::SetAttributes;
 use filesystem::{Inode, Operations, Volume};
-use reactor::cell::RefCell;
-
-/// The nodes as a machine has them that has kept an old root, and reaches none.
-struct Kept {
-    store: Rc<TestStore>,
-    /// What is kept, until the nodes are back.
-    root: RefCell<Option<Record>>,
-}
-
-impl BlockStore for Kept {
-    fn tag(&self) -> OwnerTag {
-        self.store.tag()
-    }
-
-    fn put(&self, content: Bytes) -> Result<Address, PutError> {
-        self.store.put(content)
-    }
-
-    fn get(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, GetError> {
-        self.store.get(address, range)
-    }
-
-    fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
-        let kept = self.root.borrow().clone();
-        kept.map_or_else(|| self.store.read(register), |root| Ok(Some(root)))
-    }
-
-    fn compare_and_swap(
-        &self,
-        register: &RegisterAddress,
-        expected: Option<HeaderHash>,
-        payload: Bytes,
-    ) -> Result<Record, SwapError> {
-        if self.root.borrow().is_some() {
-            return Err(SwapError::Unknown { reason: "nobody answers".into() });
-        }
-        self.store.compare_and_swap(register, expected, payload)
-    }
-
-    fn usage(&self) -> Result<Usage, ReadError> {
-        self.store.usage()
-    }
-}
 
 /// Writes in place so many times, of which nothing is a part of what another side writes.
 fn write(volume: &Volume, side: u8, times: usize) {
@@ -105,7 +58,7 @@ fn what_was_published_and_what_was_written_without_it_are_both_kept() {
             write(&published, b'a', online);
             published.close().stored().unwrap();
 
-            let kept = Rc::new(Kept { store: store.clone(), root: RefCell::new(root) });
+            let kept = Kept::new(&store, root);
             let laptop = Volume::open(kept.clone(), keys(&store), options("laptop")).unwrap();
             write(&laptop, b'b', offline);
             kept.root.replace(None);
@@ -139,7 +92,7 @@ fn what_is_appended_after_a_start_with_a_journal_makes_no_append_of_what_was_wri
             let file = write_file(&before, ROOT, "file", &[b'o'; 40]);
             before.close().stored().unwrap();
             let root = store.read(&keys(&store).register).unwrap();
-            let kept = Rc::new(Kept { store: store.clone(), root: RefCell::new(root) });
+            let kept = Kept::new(&store, root);
             let journal = tempfile::tempdir().unwrap();
             let mount = || {
                 let mut options = options("laptop");

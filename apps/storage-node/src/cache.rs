@@ -15,10 +15,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dht::block_store::Record;
 use dht::{BlockStore, Client, RegisterAddress};
-use filesystem::Volume;
 use filesystem::access::VolumeKeys;
 use filesystem::disk_cache::{CachedStore, DiskCache, Figures, KeptRoot, PinningStore, SIZE_BYTES_MIN};
 use filesystem::volume::{OpenError, Options};
+use filesystem::{Errno, Volume};
 use overlay::Node;
 use reactor::JoinHandle;
 use reactor::cell::RefCell;
@@ -226,7 +226,8 @@ impl Plan {
 }
 
 /// Opens a volume through a cache, by what the nodes say of its root, or, where no quorum of them answers, by the first of `starts` of which
-/// enough is here: a command may have seen a newer state than a mount has fetched. That they are away may be known already.
+/// enough is here: a command may have seen a newer state than a mount has fetched. That they are away may be known already. What waits
+/// in a journal was made on a root that the journal has: by none that is older it is opened.
 ///
 /// # Errors
 /// Those of `open`.
@@ -234,25 +235,44 @@ impl Plan {
 /// # Suspends
 /// As `open` does.
 pub(crate) fn open_by(
-    nodes: &Rc<dyn BlockStore>,
+    client: &Client<Rc<Node>>,
     root: &Rc<KeptRoot>,
     starts: Vec<Record>,
     are_away: bool,
     mut open: impl FnMut(Rc<CachedStore>) -> Result<Rc<Volume>, OpenError>,
 ) -> Result<Rc<Volume>, OpenError> {
+    let nodes: Rc<dyn BlockStore> = Rc::new(client.clone());
     let without = |start| Rc::new(CachedStore::without_nodes(nodes.clone(), root.clone(), start));
+    let first = starts.first().cloned();
     let mut starts = starts.into_iter();
-    let mut opened = match starts.next() {
-        Some(start) if are_away => open(without(start)),
-        start => open(Rc::new(CachedStore::new(nodes.clone(), root.clone(), start))),
+    let mut opened = match first {
+        Some(start) if are_away => {
+            starts.next();
+            open(without(start))
+        }
+        // It comes again without them: this try may have been by what they said, before they went.
+        first => open(Rc::new(CachedStore::new(nodes.clone(), root.clone(), first))),
     };
-    while let Err(OpenError::Tree(_) | OpenError::JournalBase { .. }) = &opened
-        && root.offline_for().is_some()
-        && let Some(start) = starts.next()
-    {
-        opened = open(without(start));
+    loop {
+        let is_silence = |errno: &Errno| matches!(*errno, Errno::ETIMEDOUT | Errno::EHOSTUNREACH);
+        let start = match &opened {
+            Err(_) if root.offline_for().is_none() => return opened,
+            Err(OpenError::Tree(_)) => starts.next(),
+            Err(OpenError::JournalBase { errno, .. }) if is_silence(errno) => starts.next(),
+            Err(OpenError::JournalAhead { root: Some(own), .. }) => {
+                // Nodes that have an older one were set back: this one was seen here.
+                return match client.expect_at_least(root.register(), own.version, own.header_hash) {
+                    Ok(()) => open(without((**own).clone())),
+                    Err(_) => opened,
+                };
+            }
+            _ => None,
+        };
+        match start {
+            Some(start) => opened = open(without(start)),
+            None => return opened,
+        }
     }
-    opened
 }
 
 /// As [`Cache::open_view`], of any volume that is open through a cache.

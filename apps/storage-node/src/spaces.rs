@@ -267,13 +267,14 @@ impl Spaces {
         options.list_of = Some(link.owner());
         (options.cache_bytes, options.dirty_bytes_max) = (MEMORY_BYTES, MEMORY_BYTES);
         let keys = VolumeKeys { register, secret, readers: Vec::new() };
+        let client = store.clone();
         let nodes: Rc<dyn BlockStore> = Rc::new(store);
         let mut through = None;
         let opened = match kept {
             None => Volume::open(nodes, keys, options),
             Some(root) => {
                 let starts = if is_offline { starts } else { Vec::new() };
-                open_by(&nodes, &root, starts, is_offline, |store| {
+                open_by(&client, &root, starts, is_offline, |store| {
                     through = Some((store.clone(), keys.clone()));
                     Volume::open(store, keys.clone(), options.clone())
                 })

@@ -270,6 +270,7 @@ impl Opening<'_> {
         let has_journal = matches!(self.keep, Keep::Rest | Keep::WriteBack);
         options.journal_directory = has_journal.then(|| self.directory.journal());
         options.write_back = self.keep == Keep::WriteBack;
+        options.accept_older = self.accept_rollback;
         options.read_only = self.keep == Keep::Unchanged || !may_write;
         options.removed = self.is_removed;
         options
@@ -312,7 +313,7 @@ pub(crate) fn open(
     let opened = match opening.cache.zip(root) {
         Some((cache, root)) => {
             let starts = cache.starts(client, &root, opening.accept_rollback)?;
-            cache::open_by(&store, &root, starts, false, |store| {
+            cache::open_by(client, &root, starts, false, |store| {
                 cache.is_drives(root.clone(), store.clone(), &keys);
                 Volume::open(store, keys.clone(), options.clone())
             })

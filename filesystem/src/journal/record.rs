@@ -1,6 +1,6 @@
 //! The bytes of a journal file: a header, then groups of records. Pure; see [`super`] for what the journal is.
 //!
-//! Header: `"hyphaj5\n", register 32, size u16, the file's key sealed to us, BLAKE3 of all that 8`. Then records
+//! Header: `"hyphaj6\n", register 32, size u16, the file's key sealed to us, BLAKE3 of all that 8`. Then records
 //! `size u32, sealed`, whose nonce is their index. A record's plaintext: `1` if it ends its group else `0`, then items
 //! `kind u8, key size u16, value size u32, key, value`; see [`Item`].
 //!
@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use dht::RegisterAddress;
+use dht::{HeaderHash, PublicKey, Record, RegisterAddress};
 use reactor::crypto::{X25519Secret, seal};
 
 use crate::chunk::{Binding, ChunkKind, open_with_nonce_in_place, seal_with_nonce_into};
@@ -18,7 +18,9 @@ use crate::format::{Key, Pointer, VolumeId};
 
 /// A record is bound to no volume's id: its file's key is its own, and the file says which register it belongs to.
 const BINDING: Binding = Binding { kind: ChunkKind::Journal, volume: VolumeId([0; 16]) };
-const MAGIC: &[u8; 8] = b"hyphaj5\n";
+const MAGIC: &[u8; 8] = b"hyphaj6\n";
+/// Bases have no version in these, and no roots are told; the rest is the same.
+const EARLIER_MAGIC: &[u8; 8] = b"hyphaj5\n";
 /// A record is cut when it passes this; bounds what a reader allocates.
 pub(super) const RECORD_SIZE: usize = 1024 * 1024;
 /// One item is a frame or an extended attribute at the most, so a record stays far below this.
@@ -32,9 +34,9 @@ pub(crate) enum Item {
     /// Whose changes follow, and that they are all there are: what earlier files hold is superseded.
     /// The volume's id is what its blocks are read with, where nobody has a root of it.
     Snapshot { session: [u8; 8], device: u64, volume: VolumeId },
-    /// The root that changes after `number` are based on. Told also in advance, before a commit up to `number` is
-    /// published: if it went through, this is its root.
-    Base { number: u64, tree: Option<Pointer> },
+    /// The root that changes after `number` are based on, and its version or one below that; 0 in files of earlier versions. Told
+    /// also in advance, before a commit up to `number` is published: if it went through, this is its root.
+    Base { number: u64, version: u64, tree: Option<Pointer> },
     /// The changes that follow are in the writer's delta of this number, or in an earlier one.
     Delta(u64),
     /// A key's new value, encoded as in a leaf.
@@ -43,6 +45,8 @@ pub(crate) enum Item {
     Removed(Key),
     /// Inodes with these numbers are made in the delta: no tree before it has them.
     Born(Range<u64>),
+    /// The root that the last base names, as the register had it: what a drive can be opened by without the nodes.
+    Root(Record),
 }
 
 impl Item {
@@ -54,16 +58,22 @@ impl Item {
                 buffer.extend_from_slice(&volume.0);
                 (0, session, &buffer)
             }
-            Item::Base { number, tree } => {
+            Item::Base { number, version, tree } => {
                 if let Some(tree) = tree {
                     tree.encode(false, &mut buffer);
                 }
-                (1, &number.to_le_bytes(), &buffer)
+                (1, &[number.to_le_bytes(), version.to_le_bytes()].concat(), &buffer)
             }
             Item::Set(key, value) => (2, &key.encode(), value),
             Item::Removed(key) => (3, &key.encode(), &[]),
             Item::Delta(number) => (4, &number.to_le_bytes(), &[]),
             Item::Born(run) => (5, &run.start.to_le_bytes(), &run.end.to_le_bytes()),
+            Item::Root(record) => {
+                buffer.extend_from_slice(&record.header_hash.0);
+                buffer.extend_from_slice(record.writer.as_bytes());
+                buffer.extend_from_slice(&record.payload);
+                (6, &record.version.to_le_bytes(), &buffer)
+            }
         };
         out.push(kind);
         out.extend_from_slice(&(key.len() as u16).to_le_bytes());
@@ -93,13 +103,24 @@ impl Item {
                 })
             }
             1 => Some(Item::Base {
-                number: number(&key)?,
+                number: number(&key.slice(..key.len().min(8)))?,
+                version: if key.len() == 8 { 0 } else { number(&key.slice(8..))? },
                 tree: if value.is_empty() { None } else { Some(Pointer::decode(&value, &[0; 32])?) },
             }),
             2 => Some(Item::Set(Key::decode(&key)?, value)),
             3 => Some(Item::Removed(Key::decode(&key)?)),
             4 => Some(Item::Delta(number(&key)?)),
             5 => Some(Item::Born(number(&key)?..number(&value)?)),
+            6 => {
+                let (header_hash, rest) = value.split_first_chunk::<32>()?;
+                let (writer, _) = rest.split_first_chunk::<32>()?;
+                Some(Item::Root(Record {
+                    version: number(&key)?,
+                    payload: value.slice(64..),
+                    header_hash: HeaderHash(*header_hash),
+                    writer: PublicKey::from_bytes(*writer),
+                }))
+            }
             _ => None,
         }
     }
@@ -140,14 +161,14 @@ pub(super) enum Header {
 pub(super) fn open_header(bytes: &[u8], register: &RegisterAddress, secret: &X25519Secret) -> Header {
     let size_at = MAGIC.len() + 32;
     if let Some([b'h', b'y', b'p', b'h', b'a', b'j', b'0'..=b'9', b'\n']) = bytes.first_chunk()
-        && !bytes.starts_with(MAGIC)
+        && !is_known(bytes)
     {
         return Header::OtherVersion;
     }
     let Some(size) = bytes.get(size_at..size_at + 2) else { return Header::Torn };
     let end = size_at + 2 + usize::from(u16::from_le_bytes([size[0], size[1]]));
     let Some(found) = bytes.get(end..end + 8) else { return Header::Torn };
-    if !bytes.starts_with(MAGIC) || checksum(&bytes[..end]) != found {
+    if !is_known(bytes) || checksum(&bytes[..end]) != found {
         return Header::Torn;
     }
     if bytes[MAGIC.len()..size_at] != register.0 {
@@ -157,6 +178,10 @@ pub(super) fn open_header(bytes: &[u8], register: &RegisterAddress, secret: &X25
         Some(key) => Header::Ours(key, end + 8),
         None => Header::Foreign,
     }
+}
+
+fn is_known(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC) || bytes.starts_with(EARLIER_MAGIC)
 }
 
 fn nonce(record: u64) -> [u8; 12] {
@@ -240,12 +265,26 @@ mod tests {
     }
 
     #[test]
+    fn a_base_of_an_earlier_version_says_no_version() {
+        let mut bytes = Bytes::from_static(&[1, 8, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Item::decode(&mut bytes), Some(Item::Base { number: 7, version: 0, tree: None }));
+        let mut cut = Bytes::from_static(&[1, 9, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(Item::decode(&mut cut), None);
+    }
+
+    #[test]
     fn items_survive_a_record() {
         let pointer = Pointer::example([5; 32], 1, 104);
         let items = vec![
             Item::Snapshot { session: [7; 8], device: 9, volume: VolumeId([5; 16]) },
-            Item::Base { number: 3, tree: Some(pointer) },
-            Item::Base { number: 4, tree: None },
+            Item::Base { number: 3, version: 8, tree: Some(pointer) },
+            Item::Base { number: 4, version: 0, tree: None },
+            Item::Root(Record {
+                version: 8,
+                payload: Bytes::from_static(b"a root"),
+                header_hash: HeaderHash([3; 32]),
+                writer: PublicKey::from_bytes([4; 32]),
+            }),
             Item::Delta(5),
             Item::Set(Key::Inode(1), Bytes::from_static(b"value")),
             Item::Removed(Key::Inode(2)),

@@ -132,16 +132,17 @@ impl Volume {
     /// # Errors
     ///
     /// `ENOSPC` or `EIO` of the journal's disk, where the nodes are away, or have not answered to what they are given for some
-    /// time: what was changed is shown here, and may yet be stored, but is in memory only. Where they may soon take it, that is
-    /// only told in the log.
+    /// time; as [`Volume::sync_closed`] else: what was changed is shown here, and may yet be stored, but is in memory only.
     ///
     /// # Suspends
     ///
-    /// Until it is in the journal.
+    /// Until it is in the journal, or, where that fails, with the nodes.
     pub(super) fn keep_changes(&self) -> Result<(), Errno> {
+        let newest = self.state.borrow().durability.newest_change();
         match self.put_into_journal() {
             Err(errno) if self.is_away() || self.is_unanswered() => Err(errno),
-            _ => Ok(()),
+            Err(_) => self.sync_closed(newest),
+            Ok(()) => Ok(()),
         }
     }
 

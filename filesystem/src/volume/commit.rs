@@ -212,7 +212,7 @@ impl Volume {
                 drop(state);
                 let has_changes = !delta.changes.is_empty();
                 self.lease.session.borrow_mut().on_committed(&sessions, has_changes, begun, lease::now());
-                self.stand_on(record.version);
+                self.stand_on(&record);
                 self.race.on_won();
                 self.on_committed(delta.number);
                 Ok(())
@@ -262,11 +262,14 @@ impl Volume {
             state.committing = None;
             state.tree = attempt.tree;
             drop(state);
+            // Whatever becomes of the rest: it came after the one that we stood on, and nobody here has it.
+            self.version.set(self.version.get() + 1);
+            self.stands_on.take();
             self.on_committed(attempt.number);
         }
         let is_claim = self.is_claim(&root);
-        self.rebase(&root, winner.header_hash)?;
-        self.stand_on(winner.version);
+        self.rebase(&root, winner)?;
+        self.stand_on(winner);
         self.progress.notify_all();
         if is_claim {
             self.give_way();

@@ -89,7 +89,7 @@ impl Volume {
                 state.objects = grown.objects;
                 state.header = Some(record.header_hash);
                 drop(state);
-                self.stand_on(record.version);
+                self.stand_on(&record);
                 // What the journal has stands on another root than it says.
                 if let Some(journal) = &self.journal {
                     journal.on_rebased();

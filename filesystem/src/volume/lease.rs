@@ -359,7 +359,7 @@ impl Volume {
             && root.charter == state.charter;
         if is_ours {
             state.header = Some(record.header_hash);
-            self.stand_on(record.version);
+            self.stand_on(record);
         }
         is_ours
     }

@@ -109,7 +109,7 @@ impl LeftBehind {
             readers: Vec::new(),
             extensions: Vec::new(),
         };
-        let base = replayed.base().flatten();
+        let base = replayed.base().and_then(|base| base.tree);
         // Whoever reads this has waited enough: what the store does not give at once is said to be missing.
         let options = Options {
             cache_bytes: CACHE_BYTES,

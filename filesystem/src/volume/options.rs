@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dht::{ReadError, SwapError};
+use dht::{ReadError, Record, SwapError};
 use reactor::crypto::PublicKey;
 
 use crate::access::RootError;
@@ -41,6 +41,8 @@ pub struct Options {
     pub journal_directory: Option<PathBuf>,
     /// `sync` returns once the journal has it, and the quorum follows.
     pub write_back: bool,
+    /// Go on from a root that is older than the one which the journal's changes were made on: an older state was accepted.
+    pub accept_older: bool,
     /// Change nothing. Others are told nothing of such a mount either: what one that is alone closes is seen here once it is
     /// committed, within about a second, and not before.
     pub read_only: bool,
@@ -67,6 +69,7 @@ impl Default for Options {
             watch_interval: None,
             journal_directory: None,
             write_back: false,
+            accept_older: false,
             read_only: false,
             removed: false,
             list_of: None,
@@ -119,6 +122,21 @@ pub enum OpenError {
         directory: PathBuf,
         /// What reading it said.
         errno: Errno,
+    },
+    /// The journal's changes were made on a newer root than what there is to open.
+    #[error(
+        "the journal in {directory} holds changes that are not stored yet, made on version {base} of the volume, and version {found} is \
+         what there is: start the nodes that have the newer one, and try again; or move the journal away to go on without it"
+    )]
+    JournalAhead {
+        /// Where the journal is.
+        directory: PathBuf,
+        /// The version that the changes were made on, or one below that.
+        base: u64,
+        /// The version that was to be opened.
+        found: u64,
+        /// The newest root that the journal has: without the nodes the volume can be opened by it, and by none that is older.
+        root: Option<Box<Record>>,
     },
     /// The journal can't be used.
     #[error(transparent)]

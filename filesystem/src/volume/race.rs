@@ -96,8 +96,8 @@ impl Volume {
             let payload = self.sealer.borrow_mut().seal(&claim);
             match self.store.compare_and_swap(&self.keys.register, Some(newest.header_hash), payload) {
                 Ok(record) => {
-                    self.rebase(&claim, record.header_hash)?;
-                    self.stand_on(record.version);
+                    self.rebase(&claim, &record)?;
+                    self.stand_on(&record);
                     self.progress.notify_all();
                     return Ok(());
                 }

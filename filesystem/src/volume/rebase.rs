@@ -113,7 +113,7 @@ impl Volume {
     /// # Suspends
     ///
     /// While nodes of both trees are fetched. Changes wait meanwhile.
-    pub(super) fn rebase(&self, root: &Root, header: HeaderHash) -> Result<(), Errno> {
+    pub(super) fn rebase(&self, root: &Root, record: &Record) -> Result<(), Errno> {
         self.check_charter(root)?;
         let closed = self.gate.close();
         let base = self.state.borrow().tree;
@@ -151,7 +151,8 @@ impl Volume {
         let dead = self.state.borrow().truncations.clone();
         let standing = self.lease.session.borrow().standing(&sessions);
         let charter = self.charter_after(root);
-        self.step(|state| state.adopt(&merged, root.tree, header, &truncations, &returned))?;
+        self.step(|state| state.adopt(&merged, root.tree, record.header_hash, &truncations, &returned))?;
+        self.base_on(record);
         // From here to the end of the block nothing suspends: what is in the active delta now is not committed before it is
         // known whether it is in doubt.
         self.on_sessions(sessions);
@@ -312,8 +313,8 @@ impl Volume {
         let newer = self.newer.borrow_mut().take();
         match newer {
             Some((root, record)) if record.version > self.version.get() => {
-                self.rebase(&root, record.header_hash)?;
-                self.stand_on(record.version);
+                self.rebase(&root, &record)?;
+                self.stand_on(&record);
                 self.progress.notify_all();
                 Ok(())
             }

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use dht::Record;
+
 use super::state::{Change, Delta};
 use super::values::decode_raw;
 use super::{OpenError, Volume};
@@ -15,6 +17,19 @@ use crate::access::Root;
 use crate::errno::Errno;
 use crate::format::{FRAME_SIZE_MAX, Pointer, VolumeId};
 use crate::journal::Item;
+
+/// A root that changes were made on, and its version, or one below that.
+#[derive(Clone, Copy)]
+pub(super) struct Base {
+    version: u64,
+    pub(super) tree: Option<Pointer>,
+}
+
+/// What was put back, and the number up to which that is.
+pub(super) struct Replayed {
+    through: u64,
+    is_empty: bool,
+}
 
 /// A journal as it is read.
 #[derive(Default)]
@@ -28,7 +43,9 @@ pub(super) struct Left {
     number: u64,
     /// The trees that the session's roots had, by the number up to which they contain it. The last may be of a root that
     /// was announced and never published.
-    bases: BTreeMap<u64, Option<Pointer>>,
+    bases: BTreeMap<u64, Base>,
+    /// The newest root that it tells.
+    root: Option<Record>,
     pub(super) delta: Delta,
 }
 
@@ -39,9 +56,10 @@ impl Left {
             Item::Snapshot { session, volume, .. } => {
                 *self = Left { volume: Some(volume), session, contained, ..Left::default() };
             }
-            Item::Base { number, tree } => {
-                self.bases.insert(number, tree);
+            Item::Base { number, version, tree } => {
+                self.bases.insert(number, Base { version, tree });
             }
+            Item::Root(record) => self.root = Some(record),
             Item::Delta(number) => self.number = number,
             Item::Set(..) | Item::Removed(_) | Item::Born(_) if self.number <= self.contained => {}
             Item::Born(run) => self.delta.born.add_run(run),
@@ -57,13 +75,14 @@ impl Left {
     ///
     /// A commit that had nothing to say raised the number and left the tree, with its record, as it was. So the first base from
     /// that record on is that very tree; a root that was published says so itself, by a record of its own.
-    pub(super) fn base(&self) -> Option<Option<Pointer>> {
-        self.bases.range(self.contained..).next().map(|(_, tree)| *tree)
+    pub(super) fn base(&self) -> Option<Base> {
+        self.bases.range(self.contained..).next().map(|(_, base)| *base)
     }
 }
 
 impl Volume {
-    /// Puts back what the journal has and no root; `root` is what the register names now.
+    /// Puts back what the journal has and no root; `root`, which is `record`, is what the register names now, or, without the nodes,
+    /// what this machine has. The journal stays as it is.
     ///
     /// # Errors
     ///
@@ -72,8 +91,8 @@ impl Volume {
     /// # Suspends
     ///
     /// While the journal and, if another writer went on, both trees are read.
-    pub(super) fn replay_journal(&self, root: &Root) -> Result<(), OpenError> {
-        let Some(journal) = &self.journal else { return Ok(()) };
+    pub(super) fn replay_journal(&self, root: &Root, record: &Record) -> Result<Replayed, OpenError> {
+        let Some(journal) = &self.journal else { return Ok(Replayed { through: 0, is_empty: true }) };
         let mut replay = Left::default();
         let mut contained = 0;
         journal.replay(|items| {
@@ -85,6 +104,50 @@ impl Volume {
                 Ok::<_, OpenError>(())
             })
         })?;
+        if replay.delta.changes.is_empty() {
+            return Ok(Replayed { through: 0, is_empty: true });
+        }
+        let base = replay.base();
+        let directory = journal.directory().to_owned();
+        // What was made on a newer one can't be put on top of it: what that had, and was removed or changed since, would be taken for
+        // what others have removed or changed.
+        if let Some(Base { version, .. }) = base
+            && version > record.version
+            && !self.options.accept_older
+        {
+            let root = replay.root.filter(|root| root.version >= version).map(Box::new);
+            return Err(OpenError::JournalAhead { directory, base: version, found: record.version, root });
+        }
+        let count = replay.delta.changes.len();
+        tracing::info!(count, "replaying the journal of a mount that did not get everything stored");
+        let base = base.map_or(root.tree, |base| base.tree);
+        {
+            let mut state = self.state.borrow_mut();
+            state.doubt.on_replay(root.charter.let_through());
+            state.tree = base;
+            for (key, change) in replay.delta.changes {
+                state.set_replayed(key, change);
+            }
+            state.active.born.add_all(&replay.delta.born);
+        }
+        if base != root.tree {
+            self.rebase(root, record).map_err(|errno| OpenError::JournalBase { directory, errno })?;
+        }
+        self.begun_with.set((replay.session, replay.number.max(replay.contained)));
+        Ok(Replayed { through: self.state.borrow().durability.newest(), is_empty: false })
+    }
+
+    /// Takes over the files of what was put back.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    ///
+    /// # Suspends
+    ///
+    /// Until they are safe from a power cut, or gone for good if there is nothing of them left to store.
+    pub(super) fn take_journal(&self, replayed: Replayed) -> Result<(), OpenError> {
+        let Some(journal) = &self.journal else { return Ok(()) };
         let mut files = journal.turn();
         if let Some(kept) = journal.keep_damaged(&files)? {
             tracing::error!(
@@ -95,35 +158,15 @@ impl Volume {
             // The end says it too: that all is stored is not so.
             *self.damaged_journal.borrow_mut() = Some(kept);
         }
-        if replay.delta.changes.is_empty() {
+        if replayed.is_empty {
             journal.remove_found(&mut files)?;
             return Ok(());
         }
-        let count = replay.delta.changes.len();
-        tracing::info!(count, "replaying the journal of a mount that did not get everything stored");
-        let base = replay.base().unwrap_or(root.tree);
-        let current = {
-            let mut state = self.state.borrow_mut();
-            state.doubt.on_replay(root.charter.let_through());
-            state.tree = base;
-            for (key, change) in replay.delta.changes {
-                state.set_replayed(key, change);
-            }
-            state.active.born.add_all(&replay.delta.born);
-            state.header
-        };
-        if base != root.tree
-            && let Some(current) = current
-        {
-            let directory = journal.directory().to_owned();
-            self.rebase(root, current).map_err(|errno| OpenError::JournalBase { directory, errno })?;
-        }
-        self.begun_with.set((replay.session, replay.number.max(replay.contained)));
-        let newest = self.state.borrow().durability.newest();
-        let is_kept = journal.keep_found(&mut files, newest);
+        let is_kept = journal.keep_found(&mut files, replayed.through);
         let mut state = self.state.borrow_mut();
-        state.durability.on_journaling(newest);
-        state.durability.on_journaled(newest, is_kept);
+        state.durability.on_journaling(replayed.through);
+        state.durability.on_journaled(replayed.through, is_kept);
+        let newest = state.durability.newest();
         state.durability.want(newest);
         Ok(())
     }

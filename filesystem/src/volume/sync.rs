@@ -209,13 +209,19 @@ impl Volume {
                 let (device, volume) = (self.options.device, state.charter.volume);
                 head.push(Item::Snapshot { session: self.session, device, volume });
             }
-            head.push(Item::Base { number: state.durability.committed(), tree: state.tree });
+            let version = self.version.get();
+            head.push(Item::Base { number: state.durability.committed(), version, tree: state.tree });
             // If what is being published goes through, this is what the newer changes stand on.
-            head.extend(state.attempt.map(|Attempt { number, tree }| Item::Base { number, tree }));
+            let announced = |Attempt { number, tree }| Item::Base { number, version: version + 1, tree };
+            head.extend(state.attempt.map(announced));
+            // Without the nodes the drive can be opened by that one, and by none before it.
+            if snapshot || journal.lacks_root(files, version) {
+                head.extend(self.stands_on.borrow().clone().map(Item::Root));
+            }
             // What takes the place of what a power cut would leave is left by it too.
             let durably = durably || (snapshot && state.durability.keeps_more());
             let through = state.durability.newest();
-            (head, uncommitted(&state, snapshot), Group { snapshot, durably, through })
+            (head, uncommitted(&state, snapshot), Group { snapshot, durably, through, root_version: version })
         };
         let is_given = Cell::new(true);
         let is_given = self.is_shut().then_some(&is_given);

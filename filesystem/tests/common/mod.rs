@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each story uses its part")]
 
+pub(crate) mod kept;
 pub(crate) mod model;
 pub(crate) mod objects;
 
