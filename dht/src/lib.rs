@@ -73,7 +73,7 @@ mod placement;
 pub mod register;
 pub mod repair;
 pub mod replicate;
-mod space;
+pub mod space;
 pub mod spread;
 pub mod store;
 

@@ -3,22 +3,37 @@
 //! A disk that several nodes share is counted once. A block takes its size on as many nodes as there are copies, each on
 //! another: so what fits is not the sum of all that is free, divided by the copies, if one node has more than the
 //! others could match.
+//!
+//! A node that has next to nothing left is done without, as one that is down is, as long as a quorum of the copies is kept by others: one
+//! small disk is not to stop all the others. Whoever is told how the network is, is told of it by the same measure ([`is_full`]).
 
 use std::collections::BTreeMap;
 
 use crate::block_store::Usage;
 use crate::message::NodeSpace;
 
+/// Less than this is left where a node is full: what a drive keeps free for the commits that follow, and a few objects beside it. A drive
+/// that may use all the space but this never comes to what the node would refuse.
+pub const FULL_BYTES: u64 = 8 << 20;
+
+/// Whether a node that may still take so many bytes is to be done without.
+pub fn is_full(free_bytes: u64) -> bool {
+    free_bytes < FULL_BYTES
+}
+
 /// What the nodes have together, one copy of each block counted.
 pub(crate) fn together(nodes: &[NodeSpace], copies: usize) -> Usage {
-    let copies = copies.clamp(1, nodes.len().max(1)) as u64;
+    let copies = copies.clamp(1, nodes.len().max(1));
     let sum = |field: fn(&NodeSpace) -> u64| nodes.iter().map(field).fold(0, u64::saturating_add);
-    let used_bytes = sum(|node| node.used_bytes) / copies;
-    let free_bytes = fitting(nodes, copies);
+    let used_bytes = sum(|node| node.used_bytes) / copies as u64;
+    let roomy: Vec<NodeSpace> = nodes.iter().copied().filter(|node| !is_full(node.free_bytes)).collect();
+    let is_quorum = roomy.len() > copies / 2;
+    let taking = if is_quorum { &roomy[..] } else { nodes };
+    let free_bytes = fitting(taking, copies.min(taking.len()).max(1) as u64);
     Usage {
         used_bytes,
         total_bytes: used_bytes.saturating_add(free_bytes),
-        block_count: sum(|node| node.block_count) / copies,
+        block_count: sum(|node| node.block_count) / copies as u64,
     }
 }
 
@@ -65,6 +80,19 @@ mod tests {
     fn three_nodes_on_one_disk_have_one_disk() {
         let usage = together(&[node(1, 90, 90), node(1, 90, 90), node(1, 90, 90)], 3);
         assert_eq!(usage, Usage { used_bytes: 30, total_bytes: 60, block_count: 3 });
+    }
+
+    #[test]
+    fn a_node_that_is_nearly_full_stops_no_other_while_a_quorum_has_room() {
+        let large = |device| node(device, FULL_BYTES * 10, FULL_BYTES * 10);
+        let nearly_full = |device| node(device, FULL_BYTES - 1, FULL_BYTES - 1);
+        let free = |nodes: &[NodeSpace]| {
+            let Usage { total_bytes, used_bytes, .. } = together(nodes, 3);
+            total_bytes - used_bytes
+        };
+        assert_eq!(free(&[large(1), large(2), nearly_full(3)]), FULL_BYTES * 10);
+        assert_eq!(free(&[large(1), nearly_full(2), nearly_full(3)]), FULL_BYTES - 1);
+        assert_eq!(free(&[large(1), large(2), large(3), nearly_full(4)]), FULL_BYTES * 10);
     }
 
     #[test]

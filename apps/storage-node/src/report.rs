@@ -164,9 +164,9 @@ impl Report {
         self.failure.is_none() && self.is_full()
     }
 
-    /// Less is left than one block may need.
+    /// So little is left that it is done without.
     fn is_full(&self) -> bool {
-        self.total_bytes.saturating_sub(self.used_bytes) < 2 << 20
+        dht::space::is_full(self.total_bytes.saturating_sub(self.used_bytes))
     }
 }
 
