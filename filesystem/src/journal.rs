@@ -11,7 +11,7 @@
 //! that is in it, and the directory is synced after, so that a power cut cannot bring it back.
 //!
 //! It is no log of operations: replaying it sets keys. Which of them a root contains already, the writer's record in that
-//! root says. The bytes are [`record`]'s; the files are [`reactor::fs`]'s, so that in a simulation they lie on a disk that
+//! root says. On what root they were made the journal says, and has that root itself: on an older one they are never put. The bytes are [`record`]'s; the files are [`reactor::fs`]'s, so that in a simulation they lie on a disk that
 //! tears, loses and fails.
 
 mod note;
