@@ -14,7 +14,7 @@ use std::time::Duration;
 use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::net::tls::{self, Expect};
-use reactor::net::{Duplex, TcpStream};
+use reactor::net::{Duplex, TcpStream, is_of_the_internet};
 use reactor::sync::Signal;
 
 use crate::admission::{self, AdmissionError, Admitted};
@@ -27,6 +27,10 @@ pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long the first address is tried alone. RFC 8305 section 5: 250 ms.
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
+
+/// And so long where that is of no use but in a network of its own, which is mostly another one than ours, and drops what is sent there.
+/// Whoever is in ours has answered, or is seconds away: by its id it takes two round trips over a relay, by TCP three that are shorter.
+const STAGGER_NEAR: Duration = Duration::from_millis(100);
 
 /// Addresses and relays at which somebody was sought in vain, of each.
 const REMEMBERED_MAX: usize = 16;
@@ -215,7 +219,10 @@ pub(crate) fn dial_any(state: &Rc<State>, key: &PublicKey, places: &Places) -> R
                 ended_of.notify_all();
             }));
             // The next place once this one failed, or is slow.
-            let _ = reactor::timeout(STAGGER, || {
+            let is_near = matches!(place, Place::At(at) if !is_of_the_internet(at.ip()));
+            let is_id_next = tried.get(index + 1) == Some(&Place::ById);
+            let stagger = if is_near && is_id_next { STAGGER_NEAR } else { STAGGER };
+            let _ = reactor::timeout(stagger, || {
                 while outcome_of.borrow().0 <= index && !is_won() {
                     ended_of.wait();
                 }

@@ -80,6 +80,8 @@ pub(crate) fn join(state: &Rc<State>, ways: &[Bootstrap]) -> Result<usize, JoinE
     if state.peers.is_revoked(&state.credentials.own) {
         return Err(JoinError::Refused(Refusal::Passport(PassportError::Revoked { link: 0 })));
     }
+    // Those relays that an earlier run has met are connected to beside the nodes: whom we want next may be reached over them only.
+    state.reach.tend(state);
     let attempts = Rc::new(Attempts::default());
     for way in ways.iter().cloned() {
         spawn_attempt(state, &attempts, way);

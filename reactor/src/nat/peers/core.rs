@@ -209,8 +209,11 @@ impl Core {
         }
         let number = virtual_number(address.ip()).expect("it was just found by that");
         let (session, connection) = (super::session_of(connection), connection.downgrade());
-        table.attach(number, Link { session, connection, is_admitted, early: None }, now());
+        let early = table.attach(number, Link { session, connection, is_admitted, early: None }, now());
         drop(table);
+        if let Some(early) = early {
+            self.on_packet(None, None, &early);
+        }
         self.tell();
         self.path_changed.wake_all();
         true
@@ -256,8 +259,12 @@ impl Core {
     pub(super) fn on_relayed(&self, relay: usize, from: Seat, bytes: &[u8]) {
         let number = self.table.borrow_mut().on_relayed(from, relay, now());
         let Some(number) = number else { return };
-        if SessionTag::of(bytes).is_some() {
-            self.on_packet(None, None, bytes);
+        if let Some(tag) = SessionTag::of(bytes) {
+            if self.table.borrow().by_session(tag).is_some() {
+                self.on_packet(None, None, bytes);
+            } else {
+                self.table.borrow_mut().on_early(number, bytes);
+            }
         } else {
             self.endpoint().on_datagram(virtual_address(number), bytes);
         }

@@ -33,6 +33,10 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// Connections of one peer whose packets about paths are understood: two who dial each other at once have two.
 const SESSIONS_MAX: usize = 4;
 
+/// What is kept of a peer that speaks of paths in a session that is not known yet: it names its addresses. In all that is half a KiB for
+/// each of [`PEERS_MAX`].
+const EARLY_BYTES_MAX: usize = 512;
+
 /// Addresses for each peer, on average, before those are looked for that nobody uses any more.
 const ADDRESSES_EACH: usize = 20;
 
@@ -73,6 +77,9 @@ pub(super) struct Peer {
     pub(super) absent_at: BTreeSet<usize>,
     /// The last that was sent to one that we dial and have not heard yet: at a relay that does not know it, it is lost.
     pub(super) unanswered: Vec<u8>,
+    /// The last that it said of paths, over a relay, in a session that is not known yet: it comes right behind what ends the handshake, and
+    /// so before that is noticed.
+    early: Vec<u8>,
     /// When its packets took the direct path that is in use.
     routed_at: Option<Instant>,
     /// When its connections were last asked for a sign that what goes there arrives.
@@ -191,6 +198,7 @@ impl Table {
             named: Vec::new(),
             absent_at: BTreeSet::new(),
             unanswered: Vec::new(),
+            early: Vec::new(),
             routed_at: None,
             asked_at: None,
             heard_at: now,
@@ -297,9 +305,9 @@ impl Table {
         Some(number)
     }
 
-    /// The peer has a new connection.
-    pub(super) fn attach(&mut self, number: u64, link: Link, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&number) else { return };
+    /// The peer has a new connection. Returns what came before in it, to be looked at now.
+    pub(super) fn attach(&mut self, number: u64, link: Link, now: Instant) -> Option<Vec<u8>> {
+        let peer = self.peers.get_mut(&number)?;
         peer.heard_at = now;
         if peer.links.len() == SESSIONS_MAX {
             self.sessions.remove(&peer.links.remove(0).session.tag());
@@ -307,7 +315,16 @@ impl Table {
         self.sessions.insert(link.session.tag(), number);
         peer.links.push(link);
         peer.paths.start_over(now);
+        let early = std::mem::take(&mut peer.early);
         self.set_due(number, Some(now));
+        (!early.is_empty()).then_some(early)
+    }
+
+    /// A peer has spoken of paths in a session that is not known: it may be that of a connection whose handshake ends now.
+    pub(super) fn on_early(&mut self, number: u64, packet: &[u8]) {
+        if let Some(peer) = self.peers.get_mut(&number).filter(|_| packet.len() <= EARLY_BYTES_MAX) {
+            peer.early = packet.into();
+        }
     }
 
     /// Drops the sessions of connections that are gone. With the last of them its direct addresses are forgotten: nothing is
