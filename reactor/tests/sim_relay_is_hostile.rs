@@ -177,7 +177,9 @@ fn goes_on(world: &World) {
         assert_eq!(address, place);
     }
     notes.finish(&calling);
-    assert!(spoilt.get() > 100 && notes.given_up.get() == 0, "{} were spoilt", spoilt.get());
+    // In some worlds it swallows all for the ten seconds after which RPC takes a peer for dead: the calls of one connection are told so.
+    let (spoilt, given_up) = (spoilt.get(), notes.given_up.get());
+    assert!(spoilt > 100 && given_up <= 4, "{spoilt} were spoilt, and {given_up} calls given up");
 }
 
 #[test]
