@@ -23,6 +23,7 @@ mod inode;
 mod key;
 mod object;
 mod segments;
+mod shown;
 mod snapshot;
 mod table;
 
@@ -31,6 +32,7 @@ pub use inode::{ContentVersion, INODE_RECORD_SIZE, InodeRecord};
 pub use key::{Key, KeyBytes};
 pub use object::{OBJECT_CHANGE_COUNT_MAX, ObjectChange, ObjectChanges, ObjectId, ObjectRecord};
 pub use segments::{Piece, SEGMENT_COUNT_MAX, Tags};
+pub use shown::{Shown, is_unseen};
 pub use snapshot::{
     NOW, SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name, printable,
     printable_path,

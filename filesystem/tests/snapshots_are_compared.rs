@@ -201,7 +201,7 @@ fn what_a_path_was_is_known_of_each_snapshot() {
         assert_eq!(state(None), None);
         assert_eq!(volume.state_of(b"notes/today/below", None).unwrap(), None);
         // What was restored is the same version; what was written anew is not, whatever is in it.
-        volume.restore(&taken, "notes/today", None).unwrap();
+        volume.restore(&taken, b"notes/today", None).unwrap();
         assert!(is_one(&third, &state(None).unwrap()));
         volume.unlink(directory, b"today").unwrap();
         write_file(&volume, directory, "today", b"12");

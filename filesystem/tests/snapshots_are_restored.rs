@@ -64,6 +64,10 @@ fn at(volume: &Volume, path: &str) -> Inode {
         .fold(ROOT, |parent, name| volume.lookup(parent, name.as_bytes()).expect("it is there").inode)
 }
 
+fn text(path: Vec<u8>) -> String {
+    String::from_utf8(path).unwrap()
+}
+
 #[test]
 fn a_directory_comes_back_with_all_that_belongs_to_it() {
     reactor::run(|| {
@@ -117,12 +121,12 @@ fn a_directory_comes_back_with_all_that_belongs_to_it() {
         volume.sync(None, false).unwrap();
         let spoilt = seen(&volume, home);
         let (swaps, bytes) = (store.swaps.get(), store.put_bytes.get());
-        let restored = volume.restore(&snapshot, "home", None).unwrap();
+        let restored = volume.restore(&snapshot, b"home", None).unwrap();
         assert_eq!(store.swaps.get() - swaps, 1, "one commit");
         assert!(store.put_bytes.get() - bytes < 200_000, "no content is stored again");
         let Restored { path, file_count, size_bytes, aside } = restored;
-        assert_eq!((path.as_str(), file_count, size_bytes), ("home", 7, 8_000_126));
-        let aside = aside.expect("what was there is kept");
+        assert_eq!((&*path, file_count, size_bytes), (&b"home"[..], 7, 8_000_126));
+        let aside = text(aside.expect("what was there is kept"));
         assert!(aside.starts_with("home (before restore, "), "{aside}");
         assert_eq!(seen(&volume, at(&volume, &aside)), spoilt);
         // A file has the names that came; the one outside is of what is there.
@@ -162,20 +166,22 @@ fn a_file_comes_back_where_it_was_or_where_it_is_wanted() {
         let file = write_file(&volume, directory, "today.txt", &[1; 50_000]);
         let snapshot = take(&volume, "then");
         volume.write(file, 0, &[2; 50_000], false).unwrap();
-        let restore = |path: &str, place: Option<&str>| volume.restore(&snapshot, path, place);
+        let restore = |path: &str, place: Option<&str>| {
+            volume.restore(&snapshot, path.as_bytes(), place.map(str::as_bytes))
+        };
         let first = restore("notes/today.txt", None).unwrap();
-        let aside = first.aside.unwrap();
+        let aside = text(first.aside.unwrap());
         assert!(aside.starts_with("notes/today (before restore, ") && aside.ends_with(").txt"), "{aside}");
         assert_eq!(read_file(&volume, at(&volume, &aside)), [2; 50_000]);
         assert_eq!(at(&volume, &aside), file, "programs go on with what they have open");
         assert_eq!(read_file(&volume, at(&volume, "notes/today.txt")), [1; 50_000]);
         // Twice in a second.
         let second = restore("notes/today.txt", None).unwrap();
-        assert_ne!(second.aside.as_ref(), Some(&aside));
+        assert_ne!(second.aside.map(text), Some(aside));
         assert_eq!(names(&volume, directory).len(), 3);
 
         let elsewhere = restore("notes/today.txt", Some("of then")).unwrap();
-        assert_eq!((elsewhere.path.as_str(), elsewhere.aside), ("of then", None));
+        assert_eq!((&*elsewhere.path, elsewhere.aside), (&b"of then"[..], None));
         assert_eq!(read_file(&volume, at(&volume, "of then")), [1; 50_000]);
         let swaps = store.swaps.get();
         let occupied = restore("notes/today.txt", Some("of then")).unwrap_err();
@@ -212,13 +218,14 @@ fn what_another_mount_does_meanwhile_is_kept_or_told() {
         let second = open(&store, "second");
         write_file(&second, ROOT, "file.txt", b"theirs");
         second.sync(None, false).unwrap();
-        let restored = first.restore(&kept, "file.txt", None).unwrap();
-        assert!(restored.path.starts_with("file (conflict, first, "), "{restored:?}");
-        assert_eq!(read_file(&first, at(&first, &restored.path)), [1; 50_000]);
+        let restored = first.restore(&kept, b"file.txt", None).unwrap();
+        let path = text(restored.path);
+        assert!(path.starts_with("file (conflict, first, "), "{path}");
+        assert_eq!(read_file(&first, at(&first, &path)), [1; 50_000]);
         assert_eq!(read_file(&first, at(&first, "file.txt")), b"theirs");
 
         second.delete_snapshot("deleted").unwrap();
-        let restore = |place| first.restore(&deleted, "file.txt", Some(place)).unwrap_err();
+        let restore = |place: &str| first.restore(&deleted, b"file.txt", Some(place.as_bytes())).unwrap_err();
         assert_eq!(
             restore("other"),
             RestoreError::Deleted { snapshot: "deleted".into(), path: "other".into() }
@@ -254,7 +261,7 @@ fn what_was_restored_differs_from_its_snapshot_in_nothing_until_it_is_written() 
         };
         assert_eq!(changed(&volume), all);
         for name in all {
-            volume.restore(&snapshot, name, None).unwrap();
+            volume.restore(&snapshot, name.as_bytes(), None).unwrap();
         }
         assert_eq!(changed(&volume), [""; 0]);
         volume.write(at(&volume, "large"), 500_000, b"mine", false).unwrap();

@@ -1,5 +1,7 @@
 //! `diff`: what differs between two snapshots, or between one and what the drive holds now.
 
+use data_encoding::HEXLOWER;
+use filesystem::format::Shown;
 use filesystem::operations::FileKind;
 use filesystem::volume::{PathChange, PathState};
 use serde::Serialize;
@@ -16,7 +18,14 @@ use crate::progress::human_bytes;
 /// A path as one of the two states has it, as programs read it.
 #[derive(Debug, Serialize)]
 struct ShownState {
+    /// As far as it is text.
     path: String,
+    /// All of it, if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
+    /// As people see it.
+    #[serde(skip)]
+    shown: Shown,
     kind: &'static str,
     size: u64,
 }
@@ -29,15 +38,15 @@ impl From<&PathState> for ShownState {
             FileKind::Symlink => "symlink",
             _ => "other",
         };
-        // Names that are no UTF-8 are shown as far as they are.
+        let path_hex = std::str::from_utf8(&state.path).is_err().then(|| HEXLOWER.encode(&state.path));
         let path = String::from_utf8_lossy(&state.path).into_owned();
-        ShownState { path, kind, size: state.size }
+        ShownState { path, path_hex, shown: Shown::of(&state.path), kind, size: state.size }
     }
 }
 
 /// What became of a path, as programs read it.
 #[derive(Debug, Serialize)]
-struct Shown {
+struct ShownChange {
     change: &'static str,
     before: Option<ShownState>,
     after: Option<ShownState>,
@@ -45,9 +54,9 @@ struct Shown {
     attributes_changed: bool,
 }
 
-impl From<&PathChange> for Shown {
-    fn from(change: &PathChange) -> Shown {
-        Shown {
+impl From<&PathChange> for ShownChange {
+    fn from(change: &PathChange) -> ShownChange {
+        ShownChange {
             change: match change {
                 PathChange { before: None, .. } => "added",
                 PathChange { after: None, .. } => "removed",
@@ -77,16 +86,15 @@ pub(crate) fn diff(options: &Diff) -> Result<(), Failure> {
     let changes = with_place_or_all(&options.client, path, Need::Read, |volume, above, within| {
         let (before, after) = (at::moment(volume, &options.before)?, at::moment(volume, &options.after)?);
         if !within.is_empty() {
-            let path = within.as_bytes();
-            let is_there = volume.state_of(path, before.as_ref())?.is_some()
-                || volume.state_of(path, after.as_ref())?.is_some();
+            let is_there = volume.state_of(within, before.as_ref())?.is_some()
+                || volume.state_of(within, after.as_ref())?.is_some();
             if !is_there {
-                return Err(Failure::NoValue { name: path_shown(above, within) });
+                return Err(Failure::NoValue { name: Shown::of([above, within].concat()) });
             }
         }
         let mut changes = volume.changes_between(before.as_ref(), after.as_ref())?;
         for state in changes.iter_mut().flat_map(|change| change.before.iter_mut().chain(&mut change.after)) {
-            state.path = [above.as_bytes(), &state.path].concat().into();
+            state.path = [above, &state.path].concat().into();
         }
         Ok(changes)
     })?;
@@ -94,30 +102,22 @@ pub(crate) fn diff(options: &Diff) -> Result<(), Failure> {
         let states = change.before.iter().chain(&change.after);
         below.as_ref().is_none_or(|below| states.into_iter().any(|state| is_below(&state.path, below)))
     };
-    let shown: Vec<Shown> = changes.iter().filter(is_wanted).map(Shown::from).collect();
+    let shown: Vec<ShownChange> = changes.iter().filter(is_wanted).map(ShownChange::from).collect();
     if !options.json {
         return output::print(&shown.iter().map(line).collect::<String>());
     }
-    let text = serde_json::to_string_pretty(&serde_json::json!({ "changes": shown }))
-        .map_err(|error| Failure::Internal(error.to_string()))?;
-    output::print(&format!("{text}\n"))
+    output::print_json(&serde_json::json!({ "changes": shown }))
 }
 
-fn path_shown(above: &str, within: &str) -> String {
-    format!("{above}{within}")
-}
-
-fn is_below(path: &[u8], directory: &str) -> bool {
-    path.strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+fn is_below(path: &[u8], directory: &[u8]) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 /// The change, the path, and in brackets the size, if it is a file's.
-fn line(shown: &Shown) -> String {
+fn line(shown: &ShownChange) -> String {
     let name = |state: &ShownState| {
         let slash = if state.kind == "directory" { "/" } else { "" };
-        // A name may hold anything, and a terminal obeys some of it.
-        let path: String = state.path.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        format!("{path}{slash}")
+        format!("{}{slash}", state.shown)
     };
     let size = |state: &ShownState| (state.kind == "file").then(|| human_bytes(state.size));
     let (names, sizes) = match (&shown.before, &shown.after) {
@@ -126,7 +126,7 @@ fn line(shown: &Shown) -> String {
                 (Some(before), Some(after)) if shown.content_changed => Some(format!("{before} -> {after}")),
                 (before, after) => after.or(before),
             };
-            match before.path == after.path {
+            match before.shown == after.shown {
                 true => (name(after), sizes),
                 false => (format!("{} -> {}", name(before), name(after)), sizes),
             }
@@ -167,8 +167,10 @@ mod tests {
             after: state("new\u{1b}[31m", FileKind::Directory, 0),
             ..same.clone()
         };
-        let lines: Vec<String> =
-            [same, content, moved, removed, added].iter().map(|change| line(&Shown::from(change))).collect();
+        let lines: Vec<String> = [same, content, moved, removed, added]
+            .iter()
+            .map(|change| line(&ShownChange::from(change)))
+            .collect();
         assert_eq!(
             lines,
             [
@@ -176,14 +178,14 @@ mod tests {
                 "changed     notes/today  (1.0 KiB -> 2.0 KiB)\n",
                 "renamed     notes/today -> b  (1.0 KiB)\n",
                 "removed     notes/today  (1.0 KiB)\n",
-                "added       new?[31m/\n",
+                "added       new\\x1b[31m/\n",
             ]
         );
     }
 
     #[test]
     fn a_directory_has_what_lies_in_it_and_itself() {
-        assert!(is_below(b"a/b", "a") && is_below(b"a", "a"));
-        assert!(!is_below(b"ab", "a") && !is_below(b"", "a"));
+        assert!(is_below(b"a/b", b"a") && is_below(b"a", b"a"));
+        assert!(!is_below(b"ab", b"a") && !is_below(b"", b"a"));
     }
 }

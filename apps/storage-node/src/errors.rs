@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use filesystem::calendar::Civil;
+use filesystem::format::Shown;
 use filesystem::mount::MountError;
 use filesystem::volume::{RestoreError, SnapshotError};
 use thiserror::Error;
@@ -154,13 +155,13 @@ pub(crate) enum Failure {
     NotKnown { path: PathBuf, reason: &'static str },
     /// A name is no usable path within the drive.
     #[error("{name:?} cannot be a path within the drive: {reason}")]
-    Name { name: String, reason: &'static str },
+    Name { name: Shown, reason: &'static str },
     /// There is no such value.
     #[error("there is nothing named {name:?} in the drive")]
-    NoValue { name: String },
+    NoValue { name: Shown },
     /// A file operation inside the volume failed.
     #[error("{name:?}: {reason}")]
-    Value { name: String, reason: String },
+    Value { name: Shown, reason: String },
     /// Garbage is not deleted, or what is garbage is not known.
     #[error("{reason}")]
     Garbage { reason: String },
@@ -290,7 +291,7 @@ pub(crate) enum Failure {
     Space { reason: String, advice: &'static str },
     /// There is no such space any more.
     #[error("the space {path} was removed by its owner: nobody opens what was in it any more")]
-    SpaceGone { path: String },
+    SpaceGone { path: Shown },
     /// Somebody who may only read was to change something.
     #[error("this user may read {of}, and change nothing in it")]
     Reader { of: String },

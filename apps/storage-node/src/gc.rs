@@ -29,7 +29,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dht::block::deletion::RETENTION_SECONDS_MAX;
-use filesystem::format::printable_path;
+use filesystem::format::Shown;
 
 pub(crate) use duration::Span;
 use mounts::Needed;
@@ -142,7 +142,7 @@ fn go_through(
             failures.push(last);
             let line = |(path, failure): &(Option<String>, Failure)| match path {
                 None => format!("in the drive: {failure}"),
-                Some(path) => format!("in the space {}: {failure}", printable_path(path)),
+                Some(path) => format!("in the space {}: {failure}", Shown::of(path)),
             };
             Err(Failure::Garbage { reason: failures.iter().map(line).collect::<Vec<_>>().join("\n") })
         }
@@ -171,7 +171,9 @@ fn look_for_named(targets: &[Target<'_>], place: &Place<'_>, named: &[Session]) 
         match numbers {
             Some(numbers) => known.extend(numbers),
             // Why, is said when it is its turn.
-            None => unread.push(target.path().map_or_else(|| "the drive".to_owned(), printable_path)),
+            None => unread.push(
+                target.path().map_or_else(|| "the drive".to_owned(), |path| Shown::of(path).to_string()),
+            ),
         }
     }
     match named.iter().find(|session| !known.contains(&session.0)) {

@@ -37,9 +37,7 @@ pub(crate) fn history(options: &History) -> Result<(), Failure> {
     let name = Name::of(&options.file, &options.client)?;
     let versions = with_place(&options.client, &name, Need::Read, versions)?;
     if options.json {
-        let text = serde_json::to_string_pretty(&serde_json::json!({ "versions": versions }))
-            .map_err(|error| Failure::Internal(error.to_string()))?;
-        return output::print(&format!("{text}\n"));
+        return output::print_json(&serde_json::json!({ "versions": versions }));
     }
     output::print(&versions.iter().map(line).collect::<String>())?;
     if let Some(last) = versions.last().filter(|_| !versions.iter().any(|version| version.is_current))
@@ -47,14 +45,14 @@ pub(crate) fn history(options: &History) -> Result<(), Failure> {
     {
         output::warn(format_args!(
             "it is not there now; `storage-node restore --at {snapshot:?} {:?}` brings it back",
-            name.text()
+            name.shown()
         ));
     }
     Ok(())
 }
 
 fn versions(volume: &Volume, name: &Name) -> Result<Vec<Version>, Failure> {
-    let path = name.text().as_bytes();
+    let path = name.path();
     // What is now is found out first: it may be asked of other mounts, and then there may be one more snapshot.
     let now = volume.state_of(path, None)?;
     let mut states = Vec::new();

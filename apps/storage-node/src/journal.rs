@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use filesystem::calendar::Civil;
+use filesystem::format::Shown;
 use filesystem::operations::FileKind;
 use filesystem::volume::{Left, LeftBehind, LeftPath};
 
@@ -190,14 +191,8 @@ fn written_in_words(all: &[Left]) -> String {
 
 /// A path as people read it: whoever writes a volume names what is in it.
 fn shown(place: &Place, path: &LeftPath) -> String {
-    let plain = |name: &[u8]| {
-        String::from_utf8_lossy(name)
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect::<String>()
-    };
     let above = if path.is_whole { place.prefix.clone() } else { vec!["(somewhere)".into()] };
-    let names = path.names.iter().map(|name| plain(name));
+    let names = path.names.iter().map(|name| Shown::of(name).to_string());
     above.into_iter().chain(names).collect::<Vec<_>>().join("/")
 }
 

@@ -164,13 +164,10 @@ pub(crate) fn members(options: &Members) -> Result<(), Failure> {
     for entry in &mut overview.members {
         entry.says = said.get(&NodeId(entry.id.0)).cloned().unwrap_or_default();
     }
-    let text = if options.json {
-        let text = serde_json::to_string_pretty(&overview);
-        text.map_err(|error| Failure::Internal(error.to_string()))? + "\n"
-    } else {
-        render(&overview, now())
-    };
-    output::print(&text)
+    match options.json {
+        true => output::print_json(&overview),
+        false => output::print(&render(&overview, now())),
+    }
 }
 
 /// What the nodes know.

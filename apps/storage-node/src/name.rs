@@ -6,8 +6,11 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use filesystem::format::Shown;
 use filesystem::fuse::mount_table::{self, MountEntry};
 
 use crate::cli::ClientOptions;
@@ -19,9 +22,9 @@ use crate::network::Network;
 /// A path within the drive that is not the drive itself, or one within a space that is not the space itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name {
-    text: String,
+    path: Vec<u8>,
     /// What leads to the space that it is within, with a slash at its end.
-    above: String,
+    above: Vec<u8>,
 }
 
 impl Name {
@@ -29,40 +32,46 @@ impl Name {
     ///
     /// # Errors
     /// `Failure::Name`, or those of the home.
-    pub(crate) fn of(text: &str, options: &ClientOptions) -> Result<Name, Failure> {
+    pub(crate) fn of(text: &OsStr, options: &ClientOptions) -> Result<Name, Failure> {
         let path = within(text, &client::settings(options)?.network)?;
         if path.is_empty() {
-            return Err(Failure::Name { name: text.into(), reason: "it is the whole drive" });
+            return Err(Failure::Name { name: shown_of(text), reason: "it is the whole drive" });
         }
-        Ok(Name { text: path, above: String::new() })
+        Ok(Name { path, above: Vec::new() })
     }
 
-    /// The path `text` within the volume that `above` leads to; `None` if that is the volume itself.
-    pub(crate) fn below(above: &str, text: &str) -> Option<Name> {
-        (!text.is_empty()).then(|| Name { text: text.into(), above: above.into() })
+    /// The path within the volume that `above` leads to; `None` if that is the volume itself.
+    pub(crate) fn below(above: &[u8], path: &[u8]) -> Option<Name> {
+        (!path.is_empty()).then(|| Name { path: path.into(), above: above.into() })
     }
 
-    pub(crate) fn directories(&self) -> impl Iterator<Item = &str> {
-        self.text.rsplit_once('/').into_iter().flat_map(|(directories, _)| directories.split('/'))
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &[u8]> {
+        let end = self.path.iter().rposition(|byte| *byte == b'/');
+        end.into_iter().flat_map(|end| parts(&self.path[..end]))
     }
 
-    pub(crate) fn last(&self) -> &str {
-        self.text.rsplit('/').next().unwrap_or_default()
+    pub(crate) fn last(&self) -> &[u8] {
+        parts(&self.path).last().unwrap_or_default()
     }
 
     /// The path within its volume.
-    pub(crate) fn text(&self) -> &str {
-        &self.text
+    pub(crate) fn path(&self) -> &[u8] {
+        &self.path
     }
 
     /// What leads to the space that it is within, with a slash at its end; nothing if it is in the drive itself.
-    pub(crate) fn above(&self) -> &str {
+    pub(crate) fn above(&self) -> &[u8] {
         &self.above
     }
 
+    /// The path within its volume, as people see it.
+    pub(crate) fn shown(&self) -> Shown {
+        Shown::of(&self.path)
+    }
+
     /// The path within the drive, as people say it.
-    pub(crate) fn whole(&self) -> String {
-        format!("{}{}", self.above, self.text)
+    pub(crate) fn whole(&self) -> Shown {
+        Shown::of([&*self.above, &*self.path].concat())
     }
 
     /// That what has this name can't be used so.
@@ -76,13 +85,50 @@ impl Name {
     }
 }
 
+/// A path within the drive at which there is a space, or is to be one. What is called otherwise than by text is no space: its owner's
+/// list says in text where he put it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SpaceName(String);
+
+impl SpaceName {
+    /// As [`Name::of`].
+    ///
+    /// # Errors
+    /// As [`Name::of`].
+    pub(crate) fn of(text: &OsStr, options: &ClientOptions) -> Result<SpaceName, Failure> {
+        let path = Name::of(text, options)?.path;
+        let reason = "it is no UTF-8, and the path of a space has to be";
+        String::from_utf8(path).map(SpaceName).map_err(|_| Failure::Name { name: shown_of(text), reason })
+    }
+
+    /// The path.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SpaceName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Shown::of(&self.0).fmt(formatter)
+    }
+}
+
+/// Something that was said on the command line, as people see it.
+pub(crate) fn shown_of(text: &OsStr) -> Shown {
+    Shown::of(text.as_bytes())
+}
+
+fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
+}
+
 /// Returns the path within the drive of `network` that `text` means, without slashes at its ends; the drive itself is the
 /// empty one.
 ///
 /// # Errors
 /// `Failure::Name`: no path can be so, or it is of another drive, or of none.
-pub(crate) fn within(text: &str, network: &Network) -> Result<String, Failure> {
-    let bad = |reason| Failure::Name { name: text.into(), reason };
+pub(crate) fn within(text: &OsStr, network: &Network) -> Result<Vec<u8>, Failure> {
+    let bad = |reason| Failure::Name { name: shown_of(text), reason };
     let directory = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let whole = without_dots(&directory.join(text));
     let mount = mount_table::covering(&whole).ok().flatten().filter(mountpoint::is_drive);
@@ -90,23 +136,23 @@ pub(crate) fn within(text: &str, network: &Network) -> Result<String, Failure> {
     // Someone in the drive's directory says paths within the drive, and means those from its top.
     let is_through_the_mount = |mount: &MountEntry| {
         is_from_here
-            || text.starts_with('/')
+            || Path::new(text).is_absolute()
             || mount.mountpoint.starts_with(&directory) && mount.mountpoint != directory
     };
     match mount.filter(is_through_the_mount) {
         Some(mount) if mount.source == OsStr::new(&network.mark()) => {
             let rest = whole.strip_prefix(&mount.mountpoint).unwrap_or(Path::new(""));
-            check(rest.to_str().ok_or_else(|| bad("it is no UTF-8"))?).map_err(bad)
+            check(rest.as_os_str().as_bytes()).map_err(bad)
         }
         Some(_) => Err(bad("it lies in a drive of another network: say whose with --home")),
         None if is_from_here => {
             Err(bad("it lies in no mounted drive: say the path within the drive, as `ls` shows it there"))
         }
-        None => check(text).map_err(bad),
+        None => check(text.as_bytes()).map_err(bad),
     }
 }
 
-fn starts_with_dot(text: &str) -> bool {
+fn starts_with_dot(text: &OsStr) -> bool {
     matches!(Path::new(text).components().next(), Some(Component::CurDir | Component::ParentDir))
 }
 
@@ -123,24 +169,24 @@ fn without_dots(path: &Path) -> PathBuf {
     plain
 }
 
-fn check(text: &str) -> Result<String, &'static str> {
-    let trimmed = text.trim_matches('/');
-    if trimmed.is_empty() {
-        return Ok(String::new());
-    }
-    if trimmed.split('/').next() == Some(".snapshots") {
+fn check(text: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let is_slash = |byte: &u8| *byte == b'/';
+    let Some(start) = text.iter().position(|byte| !is_slash(byte)) else { return Ok(Vec::new()) };
+    let end = text.iter().rposition(|byte| !is_slash(byte)).map_or(text.len(), |last| last + 1);
+    let trimmed = &text[start..end];
+    if parts(trimmed).next() == Some(b".snapshots") {
         return Err(
             "what lies in .snapshots is looked at through the mounted drive: here, say the path without it, and --at which snapshot",
         );
     }
-    for part in trimmed.split('/') {
+    for part in parts(trimmed) {
         match part {
-            "" => return Err("one of its parts is empty"),
-            "." | ".." => return Err("`.` and `..` have no meaning in it"),
+            b"" => return Err("one of its parts is empty"),
+            b"." | b".." => return Err("`.` and `..` have no meaning in it"),
             _ if part.len() > filesystem::operations::NAME_SIZE_MAX => {
                 return Err("a part is longer than 255 bytes");
             }
-            _ if part.contains('\0') => return Err("it has a zero byte"),
+            _ if part.contains(&0) => return Err("it has a zero byte"),
             _ => {}
         }
     }
@@ -154,24 +200,31 @@ mod tests {
     #[test]
     fn a_name_is_a_path_without_surprises() {
         for same in ["/notes/today", "notes/today", "notes/today/"] {
-            assert_eq!(check(same).unwrap(), "notes/today", "{same}");
+            assert_eq!(check(same.as_bytes()).unwrap(), b"notes/today", "{same}");
         }
-        assert_eq!(check("/").unwrap(), "", "the drive itself");
+        assert_eq!(check(b"/").unwrap(), b"", "the drive itself");
+        assert_eq!(check(b"caf\xe9/").unwrap(), b"caf\xe9", "names are bytes");
         for bad in ["a//b", "a/../b", "a/./b", "a\0b", ".snapshots/x"] {
-            assert!(check(bad).is_err(), "{bad:?}");
+            assert!(check(bad.as_bytes()).is_err(), "{bad:?}");
         }
-        assert!(check(&"x".repeat(256)).is_err());
-        let name = Name { text: "a/b/c".into(), above: String::new() };
-        assert_eq!((name.directories().collect::<Vec<_>>(), name.last()), (vec!["a", "b"], "c"));
-        let below = Name::below("band/", "c").unwrap();
-        assert_eq!((below.directories().count(), below.text(), &*below.whole()), (0, "c", "band/c"));
-        assert_eq!(Name::below("band/", ""), None);
+        assert!(check("x".repeat(256).as_bytes()).is_err());
+        let name = Name { path: b"a/b/c".into(), above: Vec::new() };
+        assert_eq!(name.directories().collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(name.last(), b"c");
+        let below = Name::below(b"band/", b"c\n\xe9").unwrap();
+        assert_eq!(
+            (below.directories().count(), below.last(), below.path()),
+            (0, &b"c\n\xe9"[..], &b"c\n\xe9"[..])
+        );
+        assert_eq!((below.whole().as_str(), below.shown().as_str()), ("band/c\\n\\xe9", "c\\n\\xe9"));
+        assert_eq!(Name::below(b"band/", b""), None);
     }
 
     #[test]
     fn dots_go_without_a_look_at_the_disk() {
         assert_eq!(without_dots(Path::new("/a/./b/../c")), Path::new("/a/c"));
         assert_eq!(without_dots(Path::new("/../a")), Path::new("/a"));
+        let starts_with_dot = |text: &str| starts_with_dot(text.as_ref());
         assert!(starts_with_dot("./a") && starts_with_dot("../a") && starts_with_dot("."));
         assert!(!starts_with_dot("a/./b") && !starts_with_dot(".a") && !starts_with_dot("/a"));
     }

@@ -110,13 +110,10 @@ pub(crate) fn netcheck(options: &Netcheck) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let limit = Duration::from_secs(options.seconds.into());
     let overview = process::run(|| ask(&settings, options.to.as_deref(), limit, options.mapping))?;
-    let text = if options.json {
-        let text = serde_json::to_string_pretty(&overview);
-        text.map_err(|error| Failure::Internal(error.to_string()))? + "\n"
-    } else {
-        render(&overview)
-    };
-    output::print(&text)?;
+    match options.json {
+        true => output::print_json(&overview)?,
+        false => output::print(&render(&overview))?,
+    }
     match &options.to {
         Some(name) if overview.nodes.iter().all(|node| node.reached.is_none()) => {
             Err(Failure::NoNode { reason: format!("{name} was not reached within {limit:?}") })

@@ -17,6 +17,8 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use filesystem::format::{Shown, is_unseen};
+use serde::Serialize;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -57,12 +59,28 @@ static ROWS: [OnceLock<Option<Row>>; 2] = [OnceLock::new(), OnceLock::new()];
 
 /// Prints a line for the user on standard output.
 pub(crate) fn say(line: impl Display) {
-    send(Stream::Output, Message::Text(format!("{line}\n").into_bytes()));
+    send(Stream::Output, Message::Text(obeyed_by_none(format!("{line}\n")).into_bytes()));
 }
 
 /// Prints a line for the user on standard error.
 pub(crate) fn warn(line: impl Display) {
-    send(Stream::Error, Message::Text(format!("{line}\n").into_bytes()));
+    send(Stream::Error, Message::Text(obeyed_by_none(format!("{line}\n")).into_bytes()));
+}
+
+/// Writes out what a terminal would obey, or show as something else. Names are shown by `Shown`, which has told their ends of lines from
+/// ours already; this is for all that came another way: a path of this machine, a word of a peer, an error of a library.
+fn obeyed_by_none(text: String) -> String {
+    let is_plain = |c: char| c == '\n' || !is_unseen(c);
+    if text.chars().all(is_plain) {
+        return text;
+    }
+    let mut plain = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        plain += Shown::unseen_only(line).as_str();
+        plain += end;
+    }
+    plain
 }
 
 /// Prints what a command was asked for. Whoever reads may have enough of it (`| head -1`): that is no error.
@@ -70,6 +88,33 @@ pub(crate) fn warn(line: impl Display) {
 /// # Errors
 /// `Failure::Stream` if it can't be written.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_as_it_is(&obeyed_by_none(text.into()))
+}
+
+/// Prints what a program was asked for, as JSON and a line. What a terminal would obey stands there as JSON has it, so that it means the
+/// same.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Internal(error.to_string()))?;
+    print_as_it_is(&(as_json_has_it(&text) + "\n"))
+}
+
+fn as_json_has_it(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '\n' || !is_unseen(c) {
+            plain.push(c);
+        } else {
+            // Beyond strings there are none of these.
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| plain += &format!("\\u{unit:04x}"));
+        }
+    }
+    plain
+}
+
+fn print_as_it_is(text: &str) -> Result<(), Failure> {
     settle();
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
@@ -152,7 +197,8 @@ where
 /// One call is one event.
 impl Write for Log {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        send(Stream::Error, Message::Text(event.to_vec()));
+        let text = obeyed_by_none(String::from_utf8_lossy(event).into_owned());
+        send(Stream::Error, Message::Text(text.into_bytes()));
         Ok(event.len())
     }
 
@@ -251,6 +297,17 @@ mod tests {
         fn make_writer(&self) -> Lines {
             self.clone()
         }
+    }
+
+    #[test]
+    fn no_terminal_obeys_what_is_said() {
+        let said = "a \\ of ours\n\u{1b}[2Jx\r\u{202e}y\ttab\u{9b}z\n".to_owned();
+        assert_eq!(obeyed_by_none(said), "a \\ of ours\n\\x1b[2Jx\\r\\u{202e}y\\ttab\\u{9b}z\n");
+        let json =
+            as_json_has_it(&serde_json::to_string_pretty(&["a\u{202e}\u{9b}\n\u{e0041}\u{1b}é"]).unwrap());
+        assert!(json.chars().all(|c| c == '\n' || !is_unseen(c)), "{json}");
+        let read: Vec<String> = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, ["a\u{202e}\u{9b}\n\u{e0041}\u{1b}é"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::cli::Past;
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
 use crate::members::OWNER;
+use crate::name::shown_of;
 use crate::output;
 use crate::process;
 use crate::replaced::{self, Replaced};
@@ -100,7 +101,7 @@ pub(crate) fn past(options: &Past) -> Result<(), Failure> {
         return Err(Failure::Space {
             reason: format!(
                 "{:?} is no space of its own: nodes keep what whole volumes were",
-                options.directory.as_deref().unwrap_or_default()
+                shown_of(options.directory.as_deref().unwrap_or_default())
             ),
             advice: "`storage-node past` lists what the drive was; `snapshots` and `history FILE` show what snapshots have",
         });
@@ -163,9 +164,7 @@ pub(crate) fn past(options: &Past) -> Result<(), Failure> {
         Ok::<_, Failure>((listing, target.what()))
     })?;
     if options.json {
-        let text =
-            serde_json::to_string_pretty(&listing).map_err(|error| Failure::Internal(error.to_string()))?;
-        return output::print(&format!("{text}\n"));
+        return output::print_json(&listing);
     }
     output::print(&table(&listing, &what))
 }

@@ -11,7 +11,9 @@ mod walk;
 use std::fs::File;
 use std::path::Path;
 
+use data_encoding::{DecodeError, HEXLOWER};
 use filesystem::disk_cache::{pinned_bytes_about, pins_bytes_max};
+use filesystem::format::Shown;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Plan, Usual, now_s};
@@ -31,10 +33,42 @@ struct Pins {
     pins: Vec<Pin>,
 }
 
+/// A path in these files: text, as far as it is text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+struct PinnedPath(Vec<u8>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Bytes { hex: String },
+}
+
+impl TryFrom<Written> for PinnedPath {
+    type Error = DecodeError;
+
+    fn try_from(written: Written) -> Result<PinnedPath, DecodeError> {
+        Ok(PinnedPath(match written {
+            Written::Text(text) => text.into_bytes(),
+            Written::Bytes { hex } => HEXLOWER.decode(hex.as_bytes())?,
+        }))
+    }
+}
+
+impl From<PinnedPath> for Written {
+    fn from(PinnedPath(path): PinnedPath) -> Written {
+        match String::from_utf8(path) {
+            Ok(text) => Written::Text(text),
+            Err(error) => Written::Bytes { hex: HEXLOWER.encode(error.as_bytes()) },
+        }
+    }
+}
+
 /// A path within the drive: a file, or a directory with all in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Pin {
-    path: String,
+    path: PinnedPath,
     /// What it took when it was pinned.
     estimated_bytes: u64,
 }
@@ -55,7 +89,7 @@ struct Kept {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct KeptPin {
-    path: String,
+    path: PinnedPath,
     /// Files that are here, and their bytes.
     files: u64,
     bytes: u64,
@@ -95,8 +129,8 @@ fn change(base: &Path, with: impl FnOnce(&mut Pins) -> Result<(), Failure>) -> R
     files::save(&file, &pins)
 }
 
-fn shown(path: &str) -> &str {
-    if path.is_empty() { "the whole drive" } else { path }
+fn shown(path: &[u8]) -> Shown {
+    if path.is_empty() { "the whole drive".into() } else { Shown::of(path) }
 }
 
 /// Runs `pin`.
@@ -117,7 +151,7 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
     })?;
     let estimated_bytes = pinned_bytes_about(files, bytes);
     change(&base, |pins| {
-        pins.pins.retain(|pin| pin.path != path);
+        pins.pins.retain(|pin| pin.path.0 != path);
         let others: u64 = pins.pins.iter().map(|pin| pin.estimated_bytes).sum();
         let left = pins_bytes_max(bound).saturating_sub(others);
         if estimated_bytes > left {
@@ -128,7 +162,7 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
             );
             return Err(Failure::Pin { reason });
         }
-        pins.pins.push(Pin { path: path.clone(), estimated_bytes });
+        pins.pins.push(Pin { path: PinnedPath(path.clone()), estimated_bytes });
         Ok(())
     })?;
     say(format_args!(
@@ -155,7 +189,7 @@ pub(crate) fn unpin(options: &PinOptions) -> Result<(), Failure> {
     let base = settings.clients.ok_or(Failure::NoDirectory)?;
     change(&base, |pins| {
         let before = pins.pins.len();
-        pins.pins.retain(|pin| pin.path != path);
+        pins.pins.retain(|pin| pin.path.0 != path);
         let is_gone = pins.pins.len() < before;
         let reason = || format!("{} is not pinned; `storage-node pins` lists what is", shown(&path));
         is_gone.then_some(()).ok_or_else(|| Failure::Pin { reason: reason() })
@@ -187,9 +221,7 @@ pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
     };
     let kept = Kept { pins: pins.pins.iter().map(of).collect() };
     if options.json {
-        let text =
-            serde_json::to_string_pretty(&kept).map_err(|error| Failure::Internal(error.to_string()))?;
-        return output::print(&format!("{text}\n"));
+        return output::print_json(&kept);
     }
     if kept.pins.is_empty() {
         return output::print("nothing is pinned\n");
@@ -203,7 +235,7 @@ pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
             (None, false) => "being fetched",
         };
         let files = only_files_in_words(pin.files);
-        format!("{}: {state} ({files}, {})\n", shown(&pin.path), human_bytes(pin.bytes))
+        format!("{}: {state} ({files}, {})\n", shown(&pin.path.0), human_bytes(pin.bytes))
     };
     output::print(&kept.pins.iter().map(line).collect::<String>())
 }
@@ -215,10 +247,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_path_is_written_as_text_where_it_is_text() {
+        for (path, written) in
+            [(&b"notes/caf\xc3\xa9"[..], "\"notes/café\""), (b"caf\xe9", "{\"hex\":\"636166e9\"}")]
+        {
+            let path = PinnedPath(path.into());
+            assert_eq!(serde_json::to_string(&path).unwrap(), written);
+            assert_eq!(serde_json::from_str::<PinnedPath>(written).unwrap(), path);
+        }
+        assert!(serde_json::from_str::<PinnedPath>("{\"hex\":\"6\"}").is_err());
+    }
+
+    #[test]
     fn a_change_that_is_refused_changes_nothing() {
         let base = tempfile::tempdir().unwrap();
         let file = base.path().join("pins.json");
-        let pin = Pin { path: "a".into(), estimated_bytes: 1 };
+        let pin = Pin { path: PinnedPath(b"a".into()), estimated_bytes: 1 };
         change(base.path(), |pins| {
             pins.pins.push(pin.clone());
             Ok(())

@@ -1,5 +1,8 @@
 //! `restore`: bringing back what a snapshot has.
 
+use std::ffi::OsStr;
+
+use filesystem::format::Shown;
 use filesystem::operations::FileKind;
 use filesystem::volume::{FileState, RestoreError, Restored, Snapshot, SnapshotError, Volume};
 
@@ -16,7 +19,7 @@ use crate::progress::{human_bytes, only_files_in_words};
 /// # Errors
 /// `Failure::Restore`, `Failure::NothingToRestore`, `Failure::Snapshot`, or what keeps the volume from being opened.
 pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
-    let parse = |path: &str| Name::of(path, &options.client);
+    let parse = |path: &OsStr| Name::of(path, &options.client);
     let name = parse(&options.path)?;
     let to = options.to.as_deref().map(parse).transpose()?;
     with_place(&options.client, &name, Need::Write, |volume, name| {
@@ -25,7 +28,7 @@ pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
             Some(at) => at::find(volume, at)?,
             None => newest_other(volume, name, to.is_some())?,
         };
-        let restored = volume.restore(&snapshot, name.text(), to.as_ref().map(Name::text));
+        let restored = volume.restore(&snapshot, name.path(), to.as_ref().map(Name::path));
         let Restored { path, file_count, size_bytes, aside } = restored.map_err(|error| match error {
             RestoreError::NoDirectory { path } if to.is_some() => Failure::NothingToRestore {
                 reason: format!("{path:?}, where it is to be put, is no directory of the drive"),
@@ -35,16 +38,17 @@ pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
         })?;
         let files = only_files_in_words(file_count);
         let size = human_bytes(size_bytes);
-        let above = name.above();
+        let whole = |path: &[u8]| Shown::of([name.above(), path].concat());
         say(format_args!(
-            "{above}{path} is there as the snapshot {} has {} ({files}, {size})",
+            "{} is there as the snapshot {} has {} ({files}, {size})",
+            whole(&path),
             snapshot.record.name,
             name.whole()
         ));
         if let Some(aside) = aside {
-            say(format_args!("what was there is kept as {above}{aside}"));
+            say(format_args!("what was there is kept as {}", whole(&aside)));
         }
-        if path != to.as_ref().unwrap_or(name).text() {
+        if path != to.as_ref().unwrap_or(name).path() {
             say("another mount has just put something at the place that was meant");
         }
         Ok(())
@@ -56,12 +60,12 @@ fn beside(volume: &Volume, name: &Name, to: &Name) -> Result<Name, Failure> {
     let elsewhere = || Failure::Space {
         reason: format!(
             "{} lies in another volume than {}: a space and the drive share no content, and what is restored is not copied",
-            to.text(),
+            to.shown(),
             name.whole()
         ),
         advice: "give --to a place beside it, or copy it out of `.snapshots` with `cp -a`",
     };
-    let within = to.text().strip_prefix(name.above()).ok_or_else(elsewhere)?;
+    let within = to.path().strip_prefix(name.above()).ok_or_else(elsewhere)?;
     let link = volume.link_on_the_way(within);
     match link.map_err(|errno| Failure::Value { name: to.whole(), reason: errno.to_string() })? {
         Some(_) => Err(elsewhere()),
@@ -72,13 +76,13 @@ fn beside(volume: &Volume, name: &Name, to: &Name) -> Result<Name, Failure> {
 /// Finds the newest snapshot that has what is called so, and has it otherwise than it is now; of a directory that is to be put
 /// beside the present one, the newest that has it.
 fn newest_other(volume: &Volume, name: &Name, is_beside: bool) -> Result<Snapshot, Failure> {
-    let path = name.text().as_bytes();
+    let path = name.path();
     let now = volume.state_of(path, None)?;
     let is_directory = |state: &FileState| state.attributes.kind == FileKind::Directory;
     let is_there = now.as_ref().is_some_and(is_directory);
     if is_there && !is_beside {
         return Err(Failure::NothingToRestore {
-            reason: format!("the directory {:?} is there, and no snapshot is named", name.text()),
+            reason: format!("the directory {:?} is there, and no snapshot is named", name.shown()),
             advice: "say which with --at; `storage-node diff SNAPSHOT now DIR` shows what differs",
         });
     }
@@ -96,13 +100,13 @@ fn newest_other(volume: &Volume, name: &Name, is_beside: bool) -> Result<Snapsho
     }
     if !is_known {
         return Err(Failure::NothingToRestore {
-            reason: format!("no snapshot has {:?}", name.text()),
+            reason: format!("no snapshot has {:?}", name.shown()),
             advice: "names are paths within the drive, and upper case matters; `storage-node snapshots` lists what is \
                      remembered",
         });
     }
     Err(Failure::NothingToRestore {
-        reason: format!("{:?} is as it was: every snapshot that has it has the same content", name.text()),
+        reason: format!("{:?} is as it was: every snapshot that has it has the same content", name.shown()),
         advice: "to have its mode and times of then as well, say of which snapshot with --at",
     })
 }

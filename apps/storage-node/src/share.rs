@@ -20,6 +20,7 @@ use dht::{BlockStore, Record};
 use filesystem::OpenError;
 use filesystem::access::list::{Access, AccessChange, AccessList, Found, PATH_SIZE_MAX};
 use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
+use filesystem::format::Shown;
 use filesystem::fuse::mount_table;
 use filesystem::volume::{LinkError, Options, Place, Volume};
 use overlay::{NodeId, Revocations};
@@ -33,7 +34,7 @@ use crate::errors::Failure;
 use crate::home::Home;
 use crate::keeping;
 use crate::mountpoint;
-use crate::name::Name;
+use crate::name::SpaceName;
 use crate::network::{Hex, Network};
 use crate::output::say;
 use crate::roll::{Roll, SpaceEntry};
@@ -78,10 +79,11 @@ fn owners_home(options: &ClientOptions) -> Result<(Home, Network), Failure> {
 /// `Failure::Space`, `Failure::NoMember`, `Failure::Sharing`, or what keeps the volume from being opened.
 pub(crate) fn share(options: &Share) -> Result<(), Failure> {
     let (home, network) = owners_home(&options.client)?;
-    let name = Name::of(&options.path, &options.client)?;
+    let name = SpaceName::of(&options.path, &options.client)?;
     // To commands that only look a slash at the front is the drive's top. What this makes stays, so it takes no other's path for one.
-    if options.path.starts_with('/') && options.path.trim_matches('/') == name.text() {
-        return Err(Failure::Name { name: options.path.clone(), reason: "it lies in no mounted drive" });
+    let said = options.path.to_str().unwrap_or_default();
+    if said.starts_with('/') && said.trim_matches('/') == name.text() {
+        return Err(Failure::Name { name: said.into(), reason: "it lies in no mounted drive" });
     }
     if name.text().len() > PATH_SIZE_MAX {
         return Err(refused("the path is too long for a space", "put it less deep"));
@@ -100,7 +102,7 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
                 // With what was in it before: so nobody is let in by the way.
                 if !people.is_empty() {
                     return Err(refused(
-                        format!("{} is put back with what is in it, and for whom it was", name.text()),
+                        format!("{name} is put back with what is in it, and for whom it was"),
                         "say it without names first, and look at it",
                     ));
                 }
@@ -110,16 +112,13 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
             }
             (_, None) if options.put_back => {
                 return Err(refused(
-                    format!("no space that this home put at {} is missing there", name.text()),
+                    format!("no space that this home put at {name} is missing there"),
                     "`share DIR` without --put-back makes a new one, or changes who may do what",
                 ));
             }
             (Place::Free(..), Some(_)) => {
                 return Err(refused(
-                    format!(
-                        "{} was a space, with what is in it, and its link is not there any more",
-                        name.text()
-                    ),
+                    format!("{name} was a space, with what is in it, and its link is not there any more"),
                     "if you moved a directory above it, say `share NEW-PATH --moved`; if not, somebody who may write to the drive took \
                      it away: `share DIR --put-back` puts it there again",
                 ));
@@ -169,14 +168,11 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
     tell(name.text(), &told);
     wait_until_shown(Path::new(&options.path));
     if is_new && options.put_back {
-        say(format_args!("{} is there again, with what was in it", name.text()));
+        say(format_args!("{name} is there again, with what was in it"));
     } else if is_new {
-        say(format_args!(
-            "{} is a space of its own: who is not on its list neither reads nor writes it",
-            name.text()
-        ));
+        say(format_args!("{name} is a space of its own: who is not on its list neither reads nor writes it"));
     }
-    say(format_args!("`storage-node access {}` says who may do what in it", name.text()));
+    say(format_args!("`storage-node access {name}` says who may do what in it"));
     Ok(())
 }
 
@@ -197,7 +193,7 @@ fn wait_until_shown(path: &Path) {
 /// As [`share`].
 pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
     let (home, network) = owners_home(&options.client)?;
-    let name = Name::of(&options.path, &options.client)?;
+    let name = SpaceName::of(&options.path, &options.client)?;
     if options.remove {
         return removing::remove(options, &home, &network, &name);
     }
@@ -256,7 +252,7 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
         let is_left =
             |key: &Hex<[u8; 32]>| published.list.access_of(&PublicKey::from_bytes(key.0)) != Access::None;
         if gone.iter().any(is_left) {
-            let reason = format!("somebody is still on the list of {} who was to be off it", name.text());
+            let reason = format!("somebody is still on the list of {name} who was to be off it");
             return Err(refused(reason, "say it again"));
         }
         let changed = Some(published.changed);
@@ -265,20 +261,18 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
     })?;
     let Some(changed) = changed else {
         say(format_args!(
-            "{} is given up: the nodes take nothing more for it from anybody, and nobody opens what is in it any more",
-            name.text()
+            "{name} is given up: the nodes take nothing more for it from anybody, and nobody opens what is in it any more"
         ));
         return Ok(());
     };
     tell(name.text(), &changed);
     if changed.is_empty() {
-        say(format_args!("nobody was on the list of {} whom that takes off", name.text()));
+        say(format_args!("nobody was on the list of {name} whom that takes off"));
         return Ok(());
     }
     say(format_args!(
-        "{} has a key that none of those has whom it was taken from: they read nothing that is written to it from now on; what they \
-         could read before, they may have kept",
-        name.text()
+        "{name} has a key that none of those has whom it was taken from: they read nothing that is written to it from now on; what they \
+         could read before, they may have kept"
     ));
     Ok(())
 }
@@ -291,13 +285,13 @@ pub(crate) fn tell(path: &str, changed: &[AccessChange]) {
             Access::Read => "may read it",
             Access::Write => "may read and write it",
         };
-        say(format_args!("{path}: {} {may}", in_words(change)));
+        say(format_args!("{}: {} {may}", Shown::of(path), in_words(change)));
     }
 }
 
 /// As `members` shows who it is.
 fn in_words(change: &AccessChange) -> String {
-    format!("{} ({})", change.name, &NodeId::of(&change.key).to_string()[..SHOWN_DIGITS])
+    format!("{} ({})", Shown::of(&change.name), &NodeId::of(&change.key).to_string()[..SHOWN_DIGITS])
 }
 
 /// Whether what is at a place leads to a space that this home has.
@@ -308,7 +302,7 @@ fn leads_to(place: &Place, space: &SpaceEntry, network: &Network) -> bool {
 }
 
 /// Refuses what can't be changed by a list, since it does not open here.
-fn opens(seal: Seal, name: &Name) -> Result<(), Failure> {
+fn opens(seal: Seal, name: &SpaceName) -> Result<(), Failure> {
     match seal {
         Seal::Ours => Ok(()),
         Seal::Others(error) => Err(sealed(&error)),
@@ -316,9 +310,9 @@ fn opens(seal: Seal, name: &Name) -> Result<(), Failure> {
     }
 }
 
-fn is_given_up(name: &Name) -> Failure {
+fn is_given_up(name: &SpaceName) -> Failure {
     refused(
-        format!("{} was given up: nobody opens what is in it, and nobody may write there", name.text()),
+        format!("{name} was given up: nobody opens what is in it, and nobody may write there"),
         "share another name",
     )
 }
@@ -329,9 +323,9 @@ fn is_begun(home: &Home, genesis: &Signed<Genesis>) -> Result<bool, Failure> {
     Ok(Roll::read(home)?.spaces.iter().any(|space| space.genesis.0 == bytes && !space.is_linked))
 }
 
-fn is_no_space(name: &Name) -> Failure {
+fn is_no_space(name: &SpaceName) -> Failure {
     refused(
-        format!("{:?} is no space of its own", name.text()),
+        format!("\"{name}\" is no space of its own"),
         "what the drive's members may do, each may there (`members`); `share DIR` makes a new directory that is a space",
     )
 }
@@ -351,7 +345,7 @@ fn at_place(error: LinkError) -> Failure {
 /// The record that made the space that a link at `name` leads to.
 fn of_link(
     link: &[u8],
-    name: &Name,
+    name: &SpaceName,
     is_moved: bool,
     home: &Home,
     network: &Network,
@@ -361,7 +355,7 @@ fn of_link(
 }
 
 /// The space that the roll has at `name`, but for what was given up.
-fn begun(home: &Home, name: &Name) -> Result<Option<SpaceEntry>, Failure> {
+fn begun(home: &Home, name: &SpaceName) -> Result<Option<SpaceEntry>, Failure> {
     let spaces = Roll::read(home)?.spaces;
     Ok(spaces.into_iter().rev().find(|space| space.path == name.text() && !space.is_given_up))
 }
@@ -379,7 +373,7 @@ fn make(
     home: &Home,
     network: &Network,
     client: &Client,
-    name: &Name,
+    name: &SpaceName,
     begun: Option<SpaceEntry>,
     owner: (u32, u32),
 ) -> Result<Signed<Genesis>, Failure> {

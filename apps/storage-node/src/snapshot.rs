@@ -1,7 +1,7 @@
 //! `snapshot` and `snapshots`: taking one, deleting one, listing all.
 
 use filesystem::calendar::Civil;
-use filesystem::format::{SnapshotOrigin, printable_path};
+use filesystem::format::{Shown, SnapshotOrigin};
 use filesystem::volume::{Snapshot, SnapshotError, SnapshotPolicy, Volume};
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
         let need = if options.policy { Need::Read } else { Need::Write };
         // Each volume has a policy of its own.
         let path = of.map(|of| Name::of(of, &options.client)).transpose()?;
-        let path = path.as_ref().map_or("", Name::text);
+        let path = path.as_ref().map_or(&b""[..], Name::path);
         return with_place_or_all(&options.client, path, need, |volume, above, rest| {
             if !rest.is_empty() {
                 return Err(is_no_space(rest));
@@ -74,7 +74,7 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
     }
     let mut failed = None;
     let each = |name: &String, path: &str, volume: Result<&Volume, Failure>| {
-        let path = printable_path(path);
+        let path = Shown::of(path);
         let done = volume.and_then(|volume| match &options.delete {
             Some(_) => match volume.delete_snapshot(name) {
                 Err(SnapshotError::Missing { .. }) => Ok(()),
@@ -125,20 +125,18 @@ fn take_or_delete(options: &SnapshotOptions, volume: &Volume) -> Result<String, 
     Ok(name)
 }
 
-fn is_no_space(path: &str) -> Failure {
+fn is_no_space(path: &[u8]) -> Failure {
     Failure::Space {
-        reason: format!("{} is no space of its own", printable_path(path)),
+        reason: format!("{} is no space of its own", Shown::of(path)),
         advice: "snapshots are of the whole drive, or of a whole space",
     }
 }
 
 /// Of the drive, or of the space `of`.
-fn in_words(of: Option<&str>, policy: Option<&SnapshotPolicy>) -> String {
+fn in_words(of: Option<&[u8]>, policy: Option<&SnapshotPolicy>) -> String {
     let (of, option) = match of {
         None => (String::new(), String::new()),
-        Some(path) => {
-            (format!("of the space {}: ", printable_path(path)), format!(" --of {}", printable_path(path)))
-        }
+        Some(path) => (format!("of the space {}: ", Shown::of(path)), format!(" --of {}", Shown::of(path))),
     };
     match policy {
         Some(policy) => {
@@ -156,7 +154,7 @@ fn in_words(of: Option<&str>, policy: Option<&SnapshotPolicy>) -> String {
 /// `Failure::Snapshot`, or what keeps the volume from being opened.
 pub(crate) fn snapshots(options: &Snapshots) -> Result<(), Failure> {
     let of = options.of.as_deref().map(|of| Name::of(of, &options.client)).transpose()?;
-    let path = of.as_ref().map_or("", Name::text);
+    let path = of.as_ref().map_or(&b""[..], Name::path);
     let listed = with_place_or_all(&options.client, path, Need::Read, |volume, _, rest| {
         if !rest.is_empty() {
             return Err(is_no_space(path));
@@ -167,9 +165,7 @@ pub(crate) fn snapshots(options: &Snapshots) -> Result<(), Failure> {
     if !options.json {
         return output::print(&table(&listed));
     }
-    let text = serde_json::to_string_pretty(&serde_json::json!({ "snapshots": listed }))
-        .map_err(|error| Failure::Internal(error.to_string()))?;
-    output::print(&format!("{text}\n"))
+    output::print_json(&serde_json::json!({ "snapshots": listed }))
 }
 
 /// The oldest first, so that the newest is next to the prompt.

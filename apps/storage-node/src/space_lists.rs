@@ -26,6 +26,7 @@ use dht::block::configuration::Configuration;
 use dht::block::mutable::{Genesis, Signed};
 use filesystem::access::list::{Access, AccessChange, AccessList, TooMany};
 use filesystem::access::{SpaceLink, VolumeKeys};
+use filesystem::format::Shown;
 use overlay::Revocations;
 use reactor::crypto::PublicKey;
 
@@ -76,8 +77,9 @@ impl SpaceEntry {
     /// # Errors
     /// `Failure::Volume` if the roll is damaged there.
     pub(crate) fn genesis(&self) -> Result<Signed<Genesis>, Failure> {
-        Signed::from_bytes(&self.genesis.0)
-            .map_err(|error| volume::failed(format!("the roll does not say where {} is: {error}", self.path)))
+        Signed::from_bytes(&self.genesis.0).map_err(|error| {
+            volume::failed(format!("the roll does not say where {} is: {error}", Shown::of(&self.path)))
+        })
     }
 
     /// Who keeps its root since it was moved last.
@@ -87,7 +89,7 @@ impl SpaceEntry {
     pub(crate) fn configuration(&self) -> Result<Option<Signed<Configuration>>, Failure> {
         let known = self.configuration.as_ref().map(|bytes| Signed::from_bytes(&bytes.0)).transpose();
         known.map_err(|error| {
-            volume::failed(format!("the roll does not say who keeps {}: {error}", self.path))
+            volume::failed(format!("the roll does not say who keeps {}: {error}", Shown::of(&self.path)))
         })
     }
 }
@@ -192,13 +194,14 @@ pub(crate) fn led_to(
         Some(space) if space.path != path && !is_moved => Err(format!(
             "what is there is the space that was put at {}: if you moved that, say so with --moved; if not, somebody who may \
              write to the drive did",
-            space.path
+            Shown::of(&space.path)
         )),
         // Directories above it may be moved. Its own name nobody changes with our programs, and mounts show it under no other.
         Some(space) if last_of(&space.path) != last_of(path) => Err(format!(
             "what is there is the space that was put at {}, and a space keeps its name: somebody who may write to the drive put it \
              there; `share {} --put-back` puts it back",
-            space.path, space.path
+            Shown::of(&space.path),
+            Shown::of(&space.path)
         )),
         _ => Ok(link.genesis().clone()),
     }

@@ -23,7 +23,7 @@ use dht::{BlockStore, ReadError, RegisterAddress};
 use filesystem::access::list::{Access, Found};
 use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
 use filesystem::disk_cache::CachedStore;
-use filesystem::format::{printable, printable_path};
+use filesystem::format::Shown;
 use filesystem::spaces::{SpaceOpener, WithSpaces};
 use filesystem::volume::{Cause, Pending, Volume};
 use filesystem::{Errno, OpenError};
@@ -143,16 +143,14 @@ impl SpaceOpener for Spaces {
     }
 
     fn open(&self, link: &SpaceLink, name: &[u8]) -> Result<Rc<Volume>, Errno> {
-        // What the owner calls a space is text, so none is called anything else.
-        let opened = std::str::from_utf8(name).map_err(|_| not_its_name());
-        let opened = opened.and_then(|name| self.try_open(link, name));
+        let opened = self.try_open_named(link, name);
         let cause = opened.as_ref().err().map(|refused| refused.cause);
         match cause {
             Some(cause) => self.state.refused.borrow_mut().insert(link.register(), cause),
             None => self.state.refused.borrow_mut().remove(&link.register()),
         };
         opened.map_err(|Refused { errno, reason, .. }| {
-            let name = printable(&String::from_utf8_lossy(name));
+            let name = Shown::of(name);
             self.tell(link, format!("the space {name} is not shown: {reason}"));
             errno
         })
@@ -176,16 +174,22 @@ impl Spaces {
     pub(crate) fn open_for_command(
         &self,
         link: &SpaceLink,
-        name: &str,
-        path: &str,
+        name: &[u8],
+        path: &[u8],
     ) -> Result<Rc<Volume>, Failure> {
-        self.try_open(link, name).map_err(|Refused { reason, is_gone, .. }| match is_gone {
-            true => Failure::SpaceGone { path: printable_path(path) },
+        self.try_open_named(link, name).map_err(|Refused { reason, is_gone, .. }| match is_gone {
+            true => Failure::SpaceGone { path: Shown::of(path) },
             false => Failure::Space {
-                reason: format!("the space {} cannot be opened: {reason}", printable_path(path)),
+                reason: format!("the space {} cannot be opened: {reason}", Shown::of(path)),
                 advice: "`storage-node access DIR` says who may do what in it",
             },
         })
+    }
+
+    fn try_open_named(&self, link: &SpaceLink, name: &[u8]) -> Result<Rc<Volume>, Refused> {
+        // What the owner calls a space is text, so none is called anything else.
+        let name = std::str::from_utf8(name).map_err(|_| not_its_name())?;
+        self.try_open(link, name)
     }
 
     fn try_open(&self, link: &SpaceLink, name: &str) -> Result<Rc<Volume>, Refused> {
@@ -204,7 +208,7 @@ impl Spaces {
         let register =
             store.open_register(membership).map_err(|error| Refused::new(Errno::EIO, error.to_string()))?;
         let kept =
-            self.cache.as_ref().map(|cache| cache.root(&register, format!("the space {}", printable(name))));
+            self.cache.as_ref().map(|cache| cache.root(&register, format!("the space {}", Shown::of(name))));
         let recall = |directory: &PathBuf| {
             Seen::recall(&store, register, directory, self.accept_rollback, kept.clone())
         };
@@ -250,7 +254,7 @@ impl Spaces {
                 format!(
                     "this user may not write to the space {} any more: what was written there before and is not stored waits in \
                      {place}; {}",
-                    printable(name),
+                    Shown::of(name),
                     waits::way_out(&self.directory)
                 ),
             );
@@ -343,14 +347,14 @@ impl Spaces {
                 link,
                 format!(
                     "the list of who may do what in the space {} is not its owner's: one of its writers changed it",
-                    printable(name)
+                    Shown::of(name)
                 ),
             );
             return Ok(());
         };
         let known = list.readers();
         if root.charter.readers.iter().any(|reader| !known.contains(reader)) {
-            let name = printable(name);
+            let name = Shown::of(name);
             self.tell(link, format!("the space {name} is read by somebody whom its owner did not let in"));
         }
         Ok(())
@@ -506,13 +510,12 @@ pub(crate) fn open_own(
     opening: &Opening<'_>,
 ) -> Result<Option<Watched>, Failure> {
     let failed = |reason: String| Failure::Space {
-        reason: format!("the space {} cannot be opened: {reason}", printable_path(path)),
+        reason: format!("the space {} cannot be opened: {reason}", Shown::of(path)),
         advice: "`status` shows which nodes answer, `access DIR` who may do what in it",
     };
     let membership = membership(genesis, opening.seen_directory)?;
     let register = store.open_register(membership).map_err(|error| failed(error.to_string()))?;
-    let kept =
-        opening.cache.map(|cache| cache.root(&register, format!("the space {}", printable_path(path))));
+    let kept = opening.cache.map(|cache| cache.root(&register, format!("the space {}", Shown::of(path))));
     let recall = |directory| Seen::recall(store, register, directory, opening.accept_rollback, kept.clone());
     let seen = opening.seen_directory.map(recall).transpose()?;
     if store.read(&register).map_err(|error| failed(error.to_string()))?.is_none() {

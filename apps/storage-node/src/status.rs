@@ -169,12 +169,9 @@ pub(crate) fn status(options: &Status) -> Result<(), Failure> {
     let mut overview = process::run(|| ask(&settings))?;
     overview.cache = settings.clients.as_deref().and_then(CacheStatus::of);
     overview.owner_away = settings.home.as_ref().and_then(|home| OwnerAway::of(home, &settings.network));
-    if options.json {
-        let text =
-            serde_json::to_string_pretty(&overview).map_err(|error| Failure::Internal(error.to_string()))?;
-        output::print(&(text + "\n"))?;
-    } else {
-        output::print(&render(&overview))?;
+    match options.json {
+        true => output::print_json(&overview)?,
+        false => output::print(&render(&overview))?,
     }
     let health = match overview.health {
         Health::Healthy => return Ok(()),

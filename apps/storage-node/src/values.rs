@@ -42,7 +42,7 @@ pub(crate) fn put(options: &Put) -> Result<(), Failure> {
         bar.finish_and_clear();
         stored
     })?;
-    output::warn(format_args!("{} is stored ({})", name.text(), progress::human_bytes(size)));
+    output::warn(format_args!("{} is stored ({})", name.shown(), progress::human_bytes(size)));
     Ok(())
 }
 
@@ -77,9 +77,9 @@ fn find(volume: &dyn Operations, name: &Name) -> Result<Attributes, Failure> {
     let failed = |errno| failure(name, errno);
     let mut parent = Inode::ROOT;
     for directory in name.directories() {
-        parent = volume.lookup(parent, directory.as_bytes()).map_err(failed)?.inode;
+        parent = volume.lookup(parent, directory).map_err(failed)?.inode;
     }
-    let attributes = volume.lookup(parent, name.last().as_bytes()).map_err(failed)?;
+    let attributes = volume.lookup(parent, name.last()).map_err(failed)?;
     match attributes.kind {
         FileKind::Regular => Ok(attributes),
         FileKind::Directory => Err(name
@@ -99,8 +99,8 @@ fn write_value(
     let credentials = credentials();
     let mut parent = Inode::ROOT;
     for directory in name.directories() {
-        parent = match volume.lookup(parent, directory.as_bytes()) {
-            Err(Errno::ENOENT) => volume.make_directory(parent, directory.as_bytes(), 0o777, &credentials),
+        parent = match volume.lookup(parent, directory) {
+            Err(Errno::ENOENT) => volume.make_directory(parent, directory, 0o777, &credentials),
             other => other,
         }
         .map_err(failed)?
@@ -123,7 +123,7 @@ fn write_value(
 
 /// Gives a new value what its predecessor had besides content: mode, owner, and extended attributes.
 fn keep_attributes(volume: &dyn Operations, parent: Inode, name: &Name, file: Inode) -> Result<(), Errno> {
-    let before = match volume.lookup(parent, name.last().as_bytes()) {
+    let before = match volume.lookup(parent, name.last()) {
         Err(Errno::ENOENT) => return Ok(()),
         other => other?,
     };
@@ -148,15 +148,14 @@ fn keep_attributes(volume: &dyn Operations, parent: Inode, name: &Name, file: In
 
 /// Has the name mean `file` from now on, in one step.
 fn take_name(volume: &dyn Operations, parent: Inode, name: &Name, file: Inode) -> Result<(), Errno> {
-    match volume.link(file, parent, name.last().as_bytes()) {
+    match volume.link(file, parent, name.last()) {
         Err(Errno::EEXIST) => {}
         other => return other.map(drop),
     }
     // Only a rename replaces; both are in one commit.
     let temporary = format!(".put-{}", data_encoding::HEXLOWER.encode(&random_bytes::<8>()));
     volume.link(file, parent, temporary.as_bytes())?;
-    let renamed =
-        volume.rename(parent, temporary.as_bytes(), parent, name.last().as_bytes(), RenameFlags::default());
+    let renamed = volume.rename(parent, temporary.as_bytes(), parent, name.last(), RenameFlags::default());
     if renamed.is_err() {
         let _ = volume.unlink(parent, temporary.as_bytes());
     }

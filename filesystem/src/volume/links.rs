@@ -79,16 +79,16 @@ impl Volume {
     /// # Suspends
     ///
     /// While nodes are fetched.
-    pub fn link_on_the_way(&self, path: &str) -> Result<Option<(Bytes, usize)>, Errno> {
+    pub fn link_on_the_way(&self, path: &[u8]) -> Result<Option<(Bytes, usize)>, Errno> {
         self.refresh();
         if path.is_empty() {
             return Ok(None);
         }
         self.step(|state| {
             let (mut inode, mut end) = (Inode::ROOT.0, 0);
-            for part in path.split('/') {
+            for part in path.split(|byte| *byte == b'/') {
                 end += part.len();
-                let key = state.entry_key(inode, part.as_bytes())?;
+                let key = state.entry_key(inode, part)?;
                 match state.entry(&key)? {
                     Some(entry) if entry.kind == FileKind::Directory => inode = entry.inode,
                     Some(entry) => return Ok(entry.link().map(|link| (link, end))),
@@ -292,7 +292,11 @@ mod tests {
             }
             let link = Bytes::from_static(b"link");
             for (path, end) in [("there/new/x/y", Some(9)), ("a", Some(1)), ("there", None), ("no/x", None)] {
-                assert_eq!(volume.link_on_the_way(path), Ok(end.map(|end| (link.clone(), end))), "{path}");
+                assert_eq!(
+                    volume.link_on_the_way(path.as_bytes()),
+                    Ok(end.map(|end| (link.clone(), end))),
+                    "{path}"
+                );
             }
             assert_eq!(volume.replace_link("a", b"no", b"other"), occupied("a"), "it is another by now");
             for path in ["b", "there"] {

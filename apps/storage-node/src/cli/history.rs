@@ -1,5 +1,7 @@
 //! The command line of all that concerns the drive's past.
 
+use std::ffi::OsString;
+
 use clap::Args;
 use filesystem::volume::SnapshotPolicy;
 
@@ -47,7 +49,7 @@ pub(crate) struct Snapshot {
     pub(crate) policy: bool,
     /// Of this space and nothing else: each has snapshots of its own, in its own .snapshots
     #[arg(long, value_name = "DIR")]
-    pub(crate) of: Option<String>,
+    pub(crate) of: Option<OsString>,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
 }
@@ -68,7 +70,7 @@ fn kept(text: &str) -> Result<Kept, &'static str> {
 pub(crate) struct Snapshots {
     /// Of this space
     #[arg(long, value_name = "DIR")]
-    pub(crate) of: Option<String>,
+    pub(crate) of: Option<OsString>,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
     /// Print JSON for programs; the fields are only ever added to
@@ -99,7 +101,7 @@ pub(crate) struct Diff {
     pub(crate) after: String,
     /// Only what lies in this directory, or is this file: a path within the drive
     #[arg(value_name = "DIR")]
-    pub(crate) below: Option<String>,
+    pub(crate) below: Option<OsString>,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
     /// Print JSON for programs; the fields are only ever added to
@@ -123,7 +125,7 @@ before a snapshot was taken, nobody remembers.";
 pub(crate) struct History {
     /// The file: a path within the drive, which need not be there any more
     #[arg(value_name = "FILE")]
-    pub(crate) file: String,
+    pub(crate) file: OsString,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
     /// Print JSON for programs; the fields are only ever added to
@@ -148,14 +150,14 @@ within a second. When the command returns, it is on the nodes.";
 pub(crate) struct Restore {
     /// What to bring back: a path within the drive, of a file or a directory
     #[arg(value_name = "PATH")]
-    pub(crate) path: String,
+    pub(crate) path: OsString,
     /// As it is in the snapshot of this name, or in the last one taken by this time (see `mount --help`) [default: the newest
     /// that has it, and has another content than the file that is there now]
     #[arg(long, value_name = "NAME|TIME")]
     pub(crate) at: Option<String>,
     /// Put it there instead: a path within the drive where nothing is yet
     #[arg(long, value_name = "PLACE")]
-    pub(crate) to: Option<String>,
+    pub(crate) to: Option<OsString>,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
 }

@@ -1,5 +1,7 @@
 //! The command line of going back further than whoever wrote last allows.
 
+use std::ffi::OsString;
+
 use clap::Args;
 
 use super::{ClientOptions, HomeOption};
@@ -47,7 +49,7 @@ only the nodes say, and one of them alone may lie.";
 pub(crate) struct Past {
     /// A directory that is a space of its own [default: the drive]
     #[arg(value_name = "DIR")]
-    pub(crate) directory: Option<String>,
+    pub(crate) directory: Option<OsString>,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
     /// Print JSON for programs; the fields are only ever added to
@@ -86,7 +88,7 @@ then.";
 pub(crate) struct Rollback {
     /// A space, or another directory; within the drive, or through the place where it is mounted [default: the drive]
     #[arg(value_name = "DIR")]
-    pub(crate) directory: Option<String>,
+    pub(crate) directory: Option<OsString>,
     /// Which state: as `past` calls it, or a time (UTC), or a span of time before now; of a directory that is no space: which snapshot
     #[arg(long, value_name = "ID|TIME|NAME")]
     pub(crate) to: String,

@@ -1,5 +1,7 @@
 //! Options of `pin`, `unpin` and `pins`.
 
+use std::ffi::OsString;
+
 use clap::Args;
 
 use super::ClientOptions;
@@ -18,7 +20,7 @@ home fetches what is pinned, keeps it current as others change it, and never let
 pub(crate) struct PinOptions {
     /// A path within the drive
     #[arg(value_name = "PATH")]
-    pub(crate) path: String,
+    pub(crate) path: OsString,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
 }

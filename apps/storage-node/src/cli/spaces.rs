@@ -1,5 +1,7 @@
 //! The command line of directories with a list of their own.
 
+use std::ffi::OsString;
+
 use clap::Args;
 
 use super::ClientOptions;
@@ -34,7 +36,7 @@ is removed in one stays on the nodes until `gc` of the home that made the networ
 pub(crate) struct Share {
     /// A directory to make, or one that is a space already; within the drive, or through the place where it is mounted
     #[arg(value_name = "DIR")]
-    pub(crate) path: String,
+    pub(crate) path: OsString,
     /// Who may read it: a name, or the first digits of an id, as `members` shows them; may be given several times
     #[arg(long, value_name = "WHO")]
     pub(crate) read: Vec<String>,
@@ -65,7 +67,7 @@ pub(crate) struct Share {
 pub(crate) struct Unshare {
     /// A directory that is a space
     #[arg(value_name = "DIR")]
-    pub(crate) path: String,
+    pub(crate) path: OsString,
     /// Who is taken off its list: a name, or the first digits of an id, as `access` shows them [default: everybody but you]
     #[arg(long, value_name = "WHO")]
     pub(crate) from: Vec<String>,
@@ -94,7 +96,7 @@ pub(crate) struct Unshare {
 pub(crate) struct AccessOptions {
     /// A directory that is a space
     #[arg(value_name = "DIR")]
-    pub(crate) path: String,
+    pub(crate) path: OsString,
     /// Show what was changed when
     #[arg(long)]
     pub(crate) log: bool,

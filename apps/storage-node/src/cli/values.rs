@@ -1,5 +1,6 @@
 //! The options of `put` and `get`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -21,7 +22,7 @@ hard links to it keep the old value. It returns when the nodes hold the value du
 pub(crate) struct Put {
     /// Its name: a path within the drive
     #[arg(value_name = "NAME")]
-    pub(crate) name: String,
+    pub(crate) name: OsString,
     /// File to read the value from [default: standard input]
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
@@ -38,7 +39,7 @@ pub(crate) struct Put {
 pub(crate) struct Get {
     /// Its name: a path within the drive
     #[arg(value_name = "NAME")]
-    pub(crate) name: String,
+    pub(crate) name: OsString,
     /// File to write the value to; appears only once it is whole [default: standard output]
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,

@@ -4,10 +4,11 @@
 //! list, under the name that he gave it, for reading only where the list says so. What can't be done there is said in these words, and
 //! nothing is done to the drive instead.
 
+use std::ffi::OsStr;
 use std::rc::Rc;
 
 use filesystem::access::SpaceLink;
-use filesystem::format::printable_path;
+use filesystem::format::Shown;
 use filesystem::volume::Volume;
 
 use super::{Opened, with_opened};
@@ -38,13 +39,10 @@ pub(crate) fn with_place<T: Send>(
     need: Need,
     work: impl FnOnce(&Volume, &Name) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
-    with_place_or_all(options, name.text(), need, |volume, above, rest| match Name::below(above, rest) {
+    with_place_or_all(options, name.path(), need, |volume, above, rest| match Name::below(above, rest) {
         Some(name) => work(volume, &name),
         None => Err(Failure::Space {
-            reason: format!(
-                "{} is a space of its own, and not a file or a directory in one",
-                printable_path(name.text())
-            ),
+            reason: format!("{} is a space of its own, and not a file or a directory in one", name.shown()),
             advice: "say a path within it; `diff` takes it as a whole, and its own `.snapshots` show it as it was",
         }),
     })
@@ -57,28 +55,28 @@ pub(crate) fn with_place<T: Send>(
 /// As [`with_place`].
 pub(crate) fn with_place_or_all<T: Send>(
     options: &ClientOptions,
-    path: &str,
+    path: &[u8],
     need: Need,
-    work: impl FnOnce(&Volume, &str, &str) -> Result<T, Failure> + Send,
+    work: impl FnOnce(&Volume, &[u8], &[u8]) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     with_opened(options, |opened| {
         let unread = |errno| Failure::Value {
-            name: path.into(),
+            name: Shown::of(path),
             reason: format!("the drive cannot be read: {errno}"),
         };
         let Some((link, end)) = opened.volume.link_on_the_way(path).map_err(unread)? else {
             if need == Need::Write && !opened.volume.may_change() {
                 return Err(Failure::Reader { of: "the drive".into() });
             }
-            return work(opened.volume, "", path);
+            return work(opened.volume, b"", path);
         };
         let (space, rest) = path.split_at(end);
-        let rest = rest.trim_start_matches('/');
+        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
         opened.in_space(&link, space, |volume| {
             if need == Need::Write && !volume.may_change() {
-                return Err(Failure::Reader { of: format!("the space {}", printable_path(space)) });
+                return Err(Failure::Reader { of: format!("the space {}", Shown::of(space)) });
             }
-            work(volume, &format!("{space}/"), rest)
+            work(volume, &[space, b"/"].concat(), rest)
         })
     })
 }
@@ -90,17 +88,17 @@ pub(crate) fn with_place_or_all<T: Send>(
 /// As [`with_place`]; `Failure::Space` if there is no space at `of`.
 pub(crate) fn with_spaces_too<T: Send>(
     options: &ClientOptions,
-    of: Option<&str>,
+    of: Option<&OsStr>,
     need: Need,
     work: impl FnOnce(&Volume) -> Result<T, Failure> + Send,
     mut each: impl FnMut(&T, &str, Result<&Volume, Failure>) + Send,
 ) -> Result<T, Failure> {
     if let Some(of) = of {
         let name = Name::of(of, options)?;
-        return with_place_or_all(options, name.text(), need, |volume, above, rest| match (above, rest) {
-            (above, "") if !above.is_empty() => work(volume),
+        return with_place_or_all(options, name.path(), need, |volume, above, rest| match (above, rest) {
+            (above, b"") if !above.is_empty() => work(volume),
             _ => Err(Failure::Space {
-                reason: format!("{} is no space of its own", printable_path(name.text())),
+                reason: format!("{} is no space of its own", name.shown()),
                 advice: "snapshots are of the whole drive, or of a whole space: say which without a path in it",
             }),
         });
@@ -117,9 +115,9 @@ pub(crate) fn with_spaces_too<T: Send>(
         let done = work(opened.volume)?;
         let mut gone = Vec::new();
         for (link, path) in &known {
-            let tried = opened.in_space(link, path, |volume| {
+            let tried = opened.in_space(link, path.as_bytes(), |volume| {
                 if need == Need::Write && !volume.may_change() {
-                    return Err(Failure::Reader { of: format!("the space {}", printable_path(path)) });
+                    return Err(Failure::Reader { of: format!("the space {}", Shown::of(path)) });
                 }
                 each(&done, path, Ok(volume));
                 Ok(())
@@ -146,14 +144,14 @@ impl Opened<'_> {
     fn in_space<T>(
         &self,
         link: &[u8],
-        path: &str,
+        path: &[u8],
         work: impl FnOnce(&Volume) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let network = self.client.network();
         let link = SpaceLink::decode(link, &network.volume_owner()).ok_or_else(|| Failure::Space {
             reason: format!(
                 "{} leads to no space of this drive's, by a link that this version follows",
-                printable_path(path)
+                Shown::of(path)
             ),
             advice: "somebody who may write to the drive put it there, or a newer version of this program",
         })?;
@@ -169,7 +167,7 @@ impl Opened<'_> {
             cache: self.cache.cloned(),
             state: spaces::State::default(),
         });
-        let name = path.rsplit('/').next().unwrap_or_default();
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let result = spaces.open_for_command(&link, name, path).and_then(|volume| work(&volume));
         let closed: Outcome = spaces.close();
         let value = result?;

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use dht::collect::{Found, Tally};
 use filesystem::calendar::Civil;
-use filesystem::format::printable_path;
+use filesystem::format::Shown;
 
 use super::needed::Missing;
 use super::{Span, needed};
@@ -94,7 +94,7 @@ pub(super) fn tell(
     let (what, of) = match space {
         None => ("this drive".to_owned(), String::new()),
         Some(path) => {
-            let path = printable_path(path);
+            let path = Shown::of(path);
             (format!("the space {path}"), format!("of the space {path}: "))
         }
     };

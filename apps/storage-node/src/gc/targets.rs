@@ -15,7 +15,7 @@ use dht::agreement::Disagreement;
 use dht::block::deletion::Speaker;
 use dht::block::mutable::{Genesis, Signed};
 use dht::{BlockStore, Client as Store, ReadError};
-use filesystem::format::printable_path;
+use filesystem::format::Shown;
 use overlay::{Node, NodeId};
 use reactor::crypto::PublicKey;
 
@@ -72,7 +72,7 @@ pub(super) fn all<'a>(
         if genesis.owner != network.volume_owner() || !salts.insert(genesis.salt) {
             return Err(failed(&format!(
                 "the list of spaces in this home says of {} what can't be: its blocks would not be told from another's",
-                printable_path(&space.path)
+                Shown::of(&space.path)
             )));
         }
         let store = client.space_store(network, &genesis);

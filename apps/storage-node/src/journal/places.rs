@@ -7,7 +7,7 @@ use dht::block::mutable::{Genesis, Signed};
 use dht::owner_tag;
 use filesystem::access::VolumeKeys;
 use filesystem::disk_cache::CachedStore;
-use filesystem::format::printable;
+use filesystem::format::{Shown, printable};
 use filesystem::nowhere::Nowhere;
 use filesystem::volume::LeftBehind;
 
@@ -92,10 +92,10 @@ fn of_client(settings: &Settings, client: &Path) -> Vec<Result<Place, Failure>> 
         }));
     }
     places.extend(spaces::left_in(client).map(|(directory, found)| {
-        found.map(|(link, name)| (link, printable(&name))).map(|(link, name)| Place {
-            name: format!("the space {name}, in {}", directory.display()),
-            prefix: vec![name.clone()],
-            target: Path::new(&told_apart("spaces")).join(place_name(&name, &directory)),
+        found.map(|(link, name)| Place {
+            name: format!("the space {}, in {}", Shown::of(&name), directory.display()),
+            prefix: vec![Shown::of(&name).to_string()],
+            target: Path::new(&told_apart("spaces")).join(place_name(&printable(&name), &directory)),
             genesis: link.genesis().clone(),
             directory,
         })

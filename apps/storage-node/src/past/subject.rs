@@ -4,11 +4,12 @@
 //! that away, or put another's there, which is what is to be undone. Where the list has one that was given up, what is there now
 //! counts for more.
 
+use std::ffi::OsStr;
 use std::rc::Rc;
 
 use dht::block::mutable::{Genesis, Signed};
 use filesystem::access::{SpaceLink, VolumeKeys};
-use filesystem::format::printable_path;
+use filesystem::format::Shown;
 use filesystem::volume::{LinkError, Place};
 use overlay::Node;
 
@@ -44,7 +45,7 @@ impl Subject {
     ///
     /// # Errors
     /// `Failure::Name`, those of the roll, or what keeps the drive from being opened.
-    pub(crate) fn of(path: Option<&str>, options: &ClientOptions) -> Result<Subject, Failure> {
+    pub(crate) fn of(path: Option<&OsStr>, options: &ClientOptions) -> Result<Subject, Failure> {
         let Some(text) = path else { return Ok(Subject::Drive) };
         let settings = client::settings(options)?;
         let path = name::within(text, &settings.network)?;
@@ -54,8 +55,9 @@ impl Subject {
         let roll = settings.home.as_ref().map(Roll::read).transpose()?.unwrap_or_default();
         let known = |is_given_up: bool| {
             let mut spaces = roll.spaces.iter().rev();
-            let entry = spaces.find(|space| space.path == path && space.is_given_up == is_given_up)?;
-            Some(Subject::Space { genesis: entry.genesis.0.clone(), path: path.clone() })
+            let entry =
+                spaces.find(|space| space.path.as_bytes() == path && space.is_given_up == is_given_up)?;
+            Some(Subject::Space { genesis: entry.genesis.0.clone(), path: entry.path.clone() })
         };
         if let Some(space) = known(false) {
             return Ok(space);
@@ -63,10 +65,12 @@ impl Subject {
         match there(&path, options)? {
             There::Link(link) => {
                 let link = SpaceLink::decode(&link, &settings.network.volume_owner());
-                let link = link.ok_or_else(|| Failure::Space {
+                // What a space is called is text: what else leads to one, its owner did not put there.
+                let found = link.zip(String::from_utf8(path.clone()).ok());
+                let (link, path) = found.ok_or_else(|| Failure::Space {
                     reason: format!(
                         "{} leads to no space of this drive's, by a link that this version follows",
-                        printable_path(&path)
+                        Shown::of(&path)
                     ),
                     advice: "somebody who may write to the drive put it there, or a newer version of this program",
                 })?;
@@ -78,9 +82,9 @@ impl Subject {
     }
 }
 
-fn there(path: &str, options: &ClientOptions) -> Result<There, Failure> {
+fn there(path: &[u8], options: &ClientOptions) -> Result<There, Failure> {
     with_volume(options, |_, volume| {
-        let unread = |reason: String| Failure::Value { name: path.into(), reason };
+        let unread = |reason: String| Failure::Value { name: Shown::of(path), reason };
         let link = volume
             .link_on_the_way(path)
             .map_err(|errno| unread(format!("the drive cannot be read: {errno}")))?;
@@ -89,7 +93,8 @@ fn there(path: &str, options: &ClientOptions) -> Result<There, Failure> {
             Some(_) => return Ok(There::Something),
             None => {}
         }
-        match volume.look_at_place(path) {
+        let Ok(text) = std::str::from_utf8(path) else { return Ok(There::Something) };
+        match volume.look_at_place(text) {
             Ok(Place::Free(..)) | Err(LinkError::NoDirectory { .. }) => Ok(There::Nothing),
             Ok(Place::Link(link)) => Ok(There::Link(link.to_vec())),
             Err(LinkError::Occupied { .. }) => Ok(There::Something),
@@ -139,12 +144,12 @@ impl Target {
     pub(crate) fn what(&self) -> String {
         match &self.space {
             None => "the drive".into(),
-            Some((_, path)) => format!("the space {}", printable_path(path)),
+            Some((_, path)) => format!("the space {}", Shown::of(path)),
         }
     }
 
     /// How a command names it, after a blank.
     pub(crate) fn argument(&self) -> String {
-        self.space.as_ref().map_or(String::new(), |(_, path)| format!(" {}", printable_path(path)))
+        self.space.as_ref().map_or(String::new(), |(_, path)| format!(" {}", Shown::of(path)))
     }
 }

@@ -114,7 +114,7 @@ struct Keeper {
     /// Those that pins are in, also once the drive has closed them.
     opened: RefCell<BTreeMap<RegisterAddress, Cached>>,
     /// Which of these each pin is in that is in one.
-    places: RefCell<BTreeMap<String, RegisterAddress>>,
+    places: RefCell<BTreeMap<Vec<u8>, RegisterAddress>>,
     known: RefCell<Rc<Known>>,
     done: RefCell<Option<Done>>,
     told: RefCell<Kept>,
@@ -218,7 +218,7 @@ impl Keeper {
         // What others do in a space whose nodes are away, or that is not this user's any more, is not known.
         let is_known = |pin: &&mut KeptPin| {
             let place =
-                self.places.borrow().get(&pin.path).and_then(|register| opened.get(register).cloned());
+                self.places.borrow().get(&pin.path.0).and_then(|register| opened.get(register).cloned());
             place.is_none_or(|cached| !cached.store.is_offline() && cached.volume.shut_for().is_none())
         };
         let mut is_due = false;
@@ -309,12 +309,12 @@ impl Look<'_> {
             looked_s: now_s(),
             trouble: None,
         });
-        let read = self.place_of(&pin.path).and_then(|place| match place {
-            None => self.read(self.drive, &pin.path),
+        let read = self.place_of(&pin.path.0).and_then(|place| match place {
+            None => self.read(self.drive, &pin.path.0),
             Some((cached, rest)) => self.read_in(cached, rest),
         });
         let is_gone = matches!(read, Err(Unread::Gone));
-        self.is_read_through &= read.is_ok() || is_gone || self.stays(&pin.path);
+        self.is_read_through &= read.is_ok() || is_gone || self.stays(&pin.path.0);
         let trouble = match read {
             Ok(failure) => failure.map(|failure| in_words(failure).to_owned()),
             Err(Unread::Gone) => Some("it is not in the drive".to_owned()),
@@ -336,7 +336,7 @@ impl Look<'_> {
     }
 
     /// The space that a path leads into, with the rest of the path; `None` for one in the drive itself.
-    fn place_of<'p>(&self, path: &'p str) -> Result<Option<(Cached, &'p str)>, Unread> {
+    fn place_of<'p>(&self, path: &'p [u8]) -> Result<Option<(Cached, &'p [u8])>, Unread> {
         let Some((link, end)) = self.drive.volume.link_on_the_way(path)? else {
             self.keeper.places.borrow_mut().remove(path);
             return Ok(None);
@@ -348,7 +348,9 @@ impl Look<'_> {
         let cached = match known {
             Some(cached) => cached,
             None => {
-                let name = space.rsplit('/').next().unwrap_or_default();
+                let name = space.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+                // What a space is called is text.
+                let name = std::str::from_utf8(name).map_err(|_| Errno::EACCES)?;
                 let cached = spaces.cached(&link, name);
                 let not_open =
                     || Unread::Failed("the space that it is in is not open on this machine".into());
@@ -358,11 +360,11 @@ impl Look<'_> {
             }
         };
         self.keeper.places.borrow_mut().insert(path.to_owned(), link.register());
-        Ok(Some((cached, rest.trim_start_matches('/'))))
+        Ok(Some((cached, rest.strip_prefix(b"/").unwrap_or(rest))))
     }
 
     /// Has all stay that was pinned in the space that `path` leads into, which can't be read now; `false` if that is not known.
-    fn stays(&mut self, path: &str) -> bool {
+    fn stays(&mut self, path: &[u8]) -> bool {
         let Some(space) = self.keeper.places.borrow().get(path).copied() else { return false };
         let needed = self.now.keep(space, self.before);
         self.needed.extend(needed.as_ref().unwrap_or(&Noted::default()));
@@ -377,7 +379,7 @@ impl Look<'_> {
     }
 
     /// As [`read`](Look::read), in a space.
-    fn read_in(&mut self, cached: Cached, path: &str) -> Result<Option<PinFailure>, Unread> {
+    fn read_in(&mut self, cached: Cached, path: &[u8]) -> Result<Option<PinFailure>, Unread> {
         if cached.store.is_offline() {
             return Err(Unread::Away);
         }
@@ -391,7 +393,7 @@ impl Look<'_> {
     }
 
     /// Reads all at `path` in a volume; why it could not be pinned, if so.
-    fn read(&mut self, of: Viewed<'_>, path: &str) -> Result<Option<PinFailure>, Unread> {
+    fn read(&mut self, of: Viewed<'_>, path: &[u8]) -> Result<Option<PinFailure>, Unread> {
         self.need(of.at, &of.store.take_noted());
         let read = walk::find(of.volume, path)
             .and_then(|start| walk::visit(of.volume, start, &mut |node| self.node(of, node)));

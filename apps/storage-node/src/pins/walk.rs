@@ -15,10 +15,10 @@ const ENTRIES_AT_ONCE: usize = 1024;
 ///
 /// # Suspends
 /// While nodes of the tree are fetched.
-pub(super) fn find(volume: &dyn Operations, path: &str) -> Result<Attributes, Errno> {
+pub(super) fn find(volume: &dyn Operations, path: &[u8]) -> Result<Attributes, Errno> {
     let mut found = volume.lookup(Inode::ROOT, b".")?;
-    for part in path.split('/').filter(|part| !part.is_empty()) {
-        found = volume.lookup(found.inode, part.as_bytes())?;
+    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+        found = volume.lookup(found.inode, part)?;
     }
     Ok(found)
 }
@@ -80,7 +80,7 @@ fn visit_once(
 ///
 /// # Suspends
 /// While nodes of the tree are fetched.
-pub(super) fn size(volume: &dyn Operations, path: &str) -> Result<(u64, u64, u64), Errno> {
+pub(super) fn size(volume: &dyn Operations, path: &[u8]) -> Result<(u64, u64, u64), Errno> {
     let (mut files, mut bytes) = (0, 0);
     let spaces = visit(volume, find(volume, path)?, &mut |node| {
         if node.kind != FileKind::Directory {

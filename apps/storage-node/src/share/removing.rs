@@ -12,7 +12,6 @@ use std::time::UNIX_EPOCH;
 use dht::Record;
 use dht::block::mutable::{Genesis, Signed};
 use filesystem::access::{Root, SpaceLink, VolumeKeys};
-use filesystem::format::printable_path;
 use filesystem::operations::{Inode, Operations};
 use filesystem::volume::{LinkError, Options, Place, Volume};
 
@@ -25,7 +24,7 @@ use crate::errand::with_volume;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::keeping;
-use crate::name::Name;
+use crate::name::SpaceName;
 use crate::network::Network;
 use crate::output::{say, warn};
 use crate::replaced;
@@ -42,7 +41,12 @@ struct Kept {
 ///
 /// # Errors
 /// As `unshare`; `Failure::Space` if there is something in it that is to stay.
-pub(super) fn remove(options: &Unshare, home: &Home, network: &Network, name: &Name) -> Result<(), Failure> {
+pub(super) fn remove(
+    options: &Unshare,
+    home: &Home,
+    network: &Network,
+    name: &SpaceName,
+) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let (kept, link) = with_volume(&options.client, |client, volume| {
         let link = match volume.look_at_place(name.text()) {
@@ -80,7 +84,7 @@ pub(super) fn remove(options: &Unshare, home: &Home, network: &Network, name: &N
         (Some(clients), Some(link)) => spaces::forget(clients, &link.register()),
         _ => Vec::new(),
     };
-    let path = printable_path(name.text());
+    let path = name;
     say(format_args!(
         "{path} is removed: its name is not in the drive any more, nobody opens what was in it, and the nodes take nothing more for it"
     ));
@@ -105,7 +109,7 @@ fn strike_off(
     turn: &Turn,
     client: &Client,
     genesis: &Signed<Genesis>,
-    name: &Name,
+    name: &SpaceName,
     with_content: bool,
 ) -> Result<Kept, Failure> {
     let directory = client_directory::first(sharer.home.path());
@@ -117,7 +121,7 @@ fn strike_off(
         })?;
         if !with_content && !is_empty(&store, keys, genesis, &directory, root)? {
             return Err(refused(
-                format!("{} is not empty", printable_path(name.text())),
+                format!("{name} is not empty"),
                 "remove what is in it first, or say --with-content",
             ));
         }

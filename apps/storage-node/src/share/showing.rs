@@ -5,7 +5,7 @@ use std::fmt::Write;
 use filesystem::access::SpaceLink;
 use filesystem::access::list::{Access, AccessList, CHANGES_MAX};
 use filesystem::calendar::Civil;
-use filesystem::format::printable_path;
+use filesystem::format::Shown;
 use filesystem::volume::{LinkError, Place};
 use reactor::crypto::PublicKey;
 
@@ -14,7 +14,7 @@ use crate::cli::AccessOptions;
 use crate::client;
 use crate::errand::with_volume;
 use crate::errors::Failure;
-use crate::name::Name;
+use crate::name::SpaceName;
 use crate::output;
 
 /// Runs `access`.
@@ -23,7 +23,7 @@ use crate::output;
 /// `Failure::Space`, or what keeps the volume from being opened.
 pub(crate) fn access(options: &AccessOptions) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
-    let name = Name::of(&options.path, &options.client)?;
+    let name = SpaceName::of(&options.path, &options.client)?;
     let text = with_volume(&options.client, |client, volume| {
         let link = match volume.look_at_place(name.text()) {
             Ok(Place::Link(link)) => link,
@@ -51,7 +51,7 @@ fn render(list: &AccessList, owner: &PublicKey) -> String {
         text,
         "list {} of the space that the drive's owner put at {}, signed by him; `--log` shows how it came to be",
         list.number,
-        printable_path(&list.path)
+        Shown::of(&list.path)
     );
     text
 }

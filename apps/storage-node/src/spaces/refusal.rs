@@ -6,7 +6,7 @@ use dht::ReadError;
 use filesystem::Errno;
 use filesystem::access::RootError;
 use filesystem::access::list::Found;
-use filesystem::format::printable_path;
+use filesystem::format::Shown;
 use filesystem::volume::Cause;
 
 /// Why a space is not opened.
@@ -52,7 +52,7 @@ pub(super) fn not_of_that_name(found: &Found, name: &str, known: Option<&str>) -
         Found::List(list) if list.name() == name => None,
         Found::List(list) => Some(format!(
             "it is the one that its owner put at {}: somebody who may write to the drive put it in another's place",
-            printable_path(&list.path)
+            Shown::of(&list.path)
         )),
         Found::Nothing | Found::Forged if known == Some(name) => None,
         Found::Nothing | Found::Forged => Some(

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use filesystem::format::printable;
+use filesystem::format::Shown;
 use filesystem::volume::{Cause, Pending};
 
 use super::Spaces;
@@ -32,7 +32,7 @@ impl Spaces {
                     told.push((opened.directory.path().to_owned(), now));
                     let way_out = waits::way_out(&self.directory);
                     let was_writer = opened.was_writer.replace(opened.was_writer.get() || now.is_none());
-                    let name = printable(&opened.name);
+                    let name = Shown::of(&opened.name);
                     match was_writer {
                         false if now.is_none() => {
                             say(format_args!("you may write to the space {name} now: its list says so"))
@@ -48,7 +48,7 @@ impl Spaces {
     }
 }
 
-fn say_it(name: &str, before: Option<Cause>, now: Option<Cause>, pending: Pending, way_out: &str) {
+fn say_it(name: &Shown, before: Option<Cause>, now: Option<Cause>, pending: Pending, way_out: &str) {
     let words = match (before, now) {
         (_, Some(Cause::ReadsOnly)) => format!(
             "you may only read the space {name} now: its list says so. What is written there from now on is refused (EROFS), what \

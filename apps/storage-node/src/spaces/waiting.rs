@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dht::owner_tag;
 use filesystem::access::{SpaceLink, VolumeKeys};
-use filesystem::format::printable;
+use filesystem::format::Shown;
 use filesystem::nowhere::Nowhere;
 use filesystem::spaces::{SpaceOpener, WithSpaces};
 use filesystem::volume::{Cause, Ending, LeftBehind};
@@ -50,7 +50,7 @@ impl Spaces {
             self.each_that_waits(|link, name, path| {
                 if let Err(errno) = drive.open_space(link, name.as_bytes()) {
                     is_left.set(true);
-                    let name = printable(name);
+                    let name = Shown::of(name);
                     let cause = self.refused(link, errno);
                     waits::note(path, Some(cause));
                     let place = path.display();

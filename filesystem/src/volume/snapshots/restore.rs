@@ -13,7 +13,7 @@ use super::copy::Copy;
 use super::names::Names;
 use super::{Snapshot, SnapshotError};
 use crate::errno::Errno;
-use crate::format::{EntryRecord, InodeRecord, Key};
+use crate::format::{EntryRecord, InodeRecord, Key, Shown};
 use crate::operations::{FileKind, Inode, Invalidation, Time};
 use crate::volume::Volume;
 use crate::volume::merge::records::{civil, conflict_name};
@@ -26,13 +26,13 @@ const SMALL_CHANGE_BYTES: usize = 512;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restored {
     /// Where it is: where it was to be, unless another mount has just put something else there.
-    pub path: String,
+    pub path: Vec<u8>,
     /// Files and the like, each once however many names it has; no directories.
     pub file_count: u64,
     /// Their sizes' sum.
     pub size_bytes: u64,
     /// Where that is now what was there before.
-    pub aside: Option<String>,
+    pub aside: Option<Vec<u8>>,
 }
 
 /// Why nothing was restored, or why it is not known to be whole.
@@ -45,25 +45,25 @@ pub enum RestoreError {
         /// The snapshot's name.
         snapshot: String,
         /// What was asked for.
-        path: String,
+        path: Shown,
     },
     /// What is there has to stay.
     #[error("there is something at {path:?} already")]
     Occupied {
         /// Where it was to be put.
-        path: String,
+        path: Shown,
     },
     /// There is no place for it.
     #[error("there is no directory {path:?} now")]
     NoDirectory {
         /// What is missing.
-        path: String,
+        path: Shown,
     },
     /// It does not fit into one commit.
     #[error("{path:?} has more than a million names and pieces, too many for one step")]
     TooMuch {
         /// What was asked for.
-        path: String,
+        path: Shown,
     },
     /// There is something in it that a copy can't have: a space, which is a volume of its own, or what a later version put there.
     #[error(
@@ -76,7 +76,7 @@ pub enum RestoreError {
         /// The snapshot's name.
         snapshot: String,
         /// Where it is.
-        path: String,
+        path: Shown,
     },
     /// The volume can't be read or changed.
     #[error(transparent)]
@@ -112,49 +112,48 @@ impl Volume {
     pub fn restore(
         &self,
         snapshot: &Snapshot,
-        path: &str,
-        place: Option<&str>,
+        path: &[u8],
+        place: Option<&[u8]>,
     ) -> Result<Restored, RestoreError> {
         self.refresh();
-        let (name, path) = (snapshot.record.name.clone(), path.to_owned());
+        let name = snapshot.record.name.clone();
         let held = self.hold();
         if self.snapshot(snapshot.id)?.is_none() {
             return Err(SnapshotError::Missing { name }.into());
         }
         let view = self.view(snapshot)?;
-        let Some((inode, _)) = view.named(&path)? else {
-            return Err(RestoreError::Missing { snapshot: name, path });
+        let Some((inode, _)) = view.named(path)? else {
+            return Err(RestoreError::Missing { snapshot: name, path: Shown::of(path) });
         };
-        let to = place.unwrap_or(&path);
-        let (above, last) = to.rsplit_once('/').unwrap_or(("", to));
-        let no_directory = || RestoreError::NoDirectory { path: above.into() };
+        let to = place.unwrap_or(path);
+        let (above, last) = split_last(to);
+        let no_directory = || RestoreError::NoDirectory { path: Shown::of(above) };
         let Some((directory, FileKind::Directory)) = self.named(above)? else { return Err(no_directory()) };
         let Some(copy) = self.copy_of(&view, inode, directory)? else {
-            return Err(RestoreError::TooMuch { path });
+            return Err(RestoreError::TooMuch { path: Shown::of(path) });
         };
         self.make_room(SMALL_CHANGE_BYTES * copy.changes.len())?;
         self.wait_for_memory()?;
-        let put =
-            self.change_step(|state| state.put_copy(&copy, directory, last.as_bytes(), place.is_none()));
+        let put = self.change_step(|state| state.put_copy(&copy, directory, last, place.is_none()));
         let (number, aside) = match put {
             // Somebody else was faster.
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(no_directory()),
-            Err(Errno::EEXIST) => return Err(RestoreError::Occupied { path: to.into() }),
+            Err(Errno::EEXIST) => return Err(RestoreError::Occupied { path: Shown::of(to) }),
             put => put?,
         };
         drop(held);
         let shown = Inode(directory);
-        let entries = [Some(last.as_bytes()), aside.as_ref().map(|aside| aside.name.as_ref())];
+        let entries = [Some(last), aside.as_ref().map(|aside| aside.name.as_ref())];
         let entries = entries.into_iter().flatten().map(Bytes::copy_from_slice);
         let entries = entries.map(|name| Invalidation::Entry(self.number(shown), name));
         self.news.push((None, None), entries.chain([Invalidation::Inode(self.number(shown))]));
         self.sync_to(number)?;
         self.wait_until_settled();
         // A merge with what another mount has just done may have given them other names.
-        let found = self.path_of(copy.inode, (directory, last.as_bytes()))?;
+        let found = self.path_of(copy.inode, (directory, last))?;
         let found = found.unwrap_or_else(|| to.into());
         if self.snapshot(snapshot.id)?.is_none() {
-            return Err(RestoreError::Deleted { snapshot: name, path: found });
+            return Err(RestoreError::Deleted { snapshot: name, path: Shown::of(&found) });
         }
         let aside = match aside {
             Some(Aside { inode, name }) => self.path_of(inode, (directory, &name))?,
@@ -165,11 +164,11 @@ impl Volume {
     }
 
     /// Finds what `path` names, without following symbolic links.
-    fn named(&self, path: &str) -> Result<Option<(u64, FileKind)>, Errno> {
+    fn named(&self, path: &[u8]) -> Result<Option<(u64, FileKind)>, Errno> {
         self.step(|state| {
             let (mut inode, mut kind) = (Inode::ROOT.0, FileKind::Directory);
-            for part in path.split('/').filter(|part| !part.is_empty()) {
-                let key = state.entry_key(inode, part.as_bytes())?;
+            for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+                let key = state.entry_key(inode, part)?;
                 let Some(entry) = state.entry(&key)? else { return Ok(None) };
                 (inode, kind) = (entry.inode, entry.kind);
             }
@@ -178,7 +177,7 @@ impl Volume {
     }
 
     /// Returns where an inode is in the tree: under this name, if it has that.
-    fn path_of(&self, inode: u64, (directory, name): (u64, &[u8])) -> Result<Option<String>, Errno> {
+    fn path_of(&self, inode: u64, (directory, name): (u64, &[u8])) -> Result<Option<Vec<u8>>, Errno> {
         let mut names = Names::new(self, self.state.borrow().tree);
         let is_there = self.step(|state| {
             let key = state.entry_key(directory, name)?;
@@ -193,7 +192,15 @@ impl Volume {
         };
         let Some(name) = name else { return Ok(None) };
         names.learn([name.0])?;
-        Ok(Some(String::from_utf8_lossy(&names.path(&name)?).into_owned()))
+        Ok(Some(names.path(&name)?.to_vec()))
+    }
+}
+
+/// The directories of a path, and what is in them.
+fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&[], path),
     }
 }
 
