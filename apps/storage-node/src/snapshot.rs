@@ -72,26 +72,25 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
             Ok(())
         });
     }
-    let mut failed = None;
-    let each = |name: &String, path: &str, volume: Result<&Volume, Failure>| {
+    let (mut failed, mut count) = (None, 0);
+    let each = |drive: &OfDrive, path: &str, volume: Result<&Volume, Failure>| {
         let path = Shown::of(path);
+        let OfDrive { name, before } = drive;
         let done = volume.and_then(|volume| match &options.delete {
-            Some(_) => match volume.delete_snapshot(name) {
-                Err(SnapshotError::Missing { .. }) => Ok(()),
-                Ok(()) => {
-                    say(format_args!("of the space {path} as well"));
-                    Ok(())
-                }
-                Err(error) => Err(error.into()),
-            },
-            None => {
-                volume.take_snapshot(Some(name), SnapshotOrigin::Asked)?;
-                say(format_args!("of the space {path} as well: {path}/.snapshots/{name}"));
-                Ok(())
-            }
+            Some(_) => Ok(volume.delete_snapshot(name)?),
+            None => Ok(volume.take_snapshot(Some(name), SnapshotOrigin::Asked).map(drop)?),
         });
         match done {
-            Ok(()) => {}
+            Ok(()) => {
+                count += 1;
+                let shown = Shown::of(name);
+                match &options.delete {
+                    Some(_) => say(format_args!("of the space {path} as well")),
+                    None => say(format_args!("of the space {path} as well: {path}/.snapshots/{shown}")),
+                }
+            }
+            Err(Failure::Snapshot(SnapshotError::Missing { .. })) if options.delete.is_some() => {}
+            Err(Failure::Snapshot(SnapshotError::Taken { .. })) if before.is_some() => {}
             Err(failure @ Failure::Reader { .. }) => say(format_args!("not of the space {path}: {failure}")),
             Err(failure) => {
                 say(format_args!("not of the space {path}: {failure}"));
@@ -99,30 +98,55 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
             }
         }
     };
-    with_spaces_too(&options.client, of, Need::Write, |volume| take_or_delete(options, volume), each)?;
-    match failed {
-        None => Ok(()),
-        Some(path) => Err(Failure::Space {
+    let done =
+        with_spaces_too(&options.client, of, Need::Write, |volume| take_or_delete(options, volume), each)?;
+    match (failed, done.before) {
+        (Some(path), _) => Err(Failure::Space {
             reason: format!("it is not of all spaces: not of {path}, for what is said above"),
-            advice: "`snapshot --of DIR` does it for one space",
+            advice: "say it again, or `snapshot --of DIR`, which does it for one space",
         }),
+        (None, Some(before)) if count == 0 => Err(before.into()),
+        (None, Some(before)) => {
+            say(format_args!("{before}, and stays as it is: this was done for the spaces that were left"));
+            Ok(())
+        }
+        (None, None) => Ok(()),
     }
 }
 
-/// Returns the name of the snapshot.
-fn take_or_delete(options: &SnapshotOptions, volume: &Volume) -> Result<String, Failure> {
+/// What was done to the drive.
+struct OfDrive {
+    /// What the snapshot is called.
+    name: String,
+    /// That it had been done before, for all that is known: whoever was cut short between the drive and a space says it again.
+    before: Option<SnapshotError>,
+}
+
+fn take_or_delete(options: &SnapshotOptions, volume: &Volume) -> Result<OfDrive, Failure> {
+    let goes_on = |name: &String, before: SnapshotError| match options.of {
+        None => Ok(OfDrive { name: name.clone(), before: Some(before) }),
+        Some(_) => Err(before.into()),
+    };
     if let Some(name) = &options.delete {
-        volume.delete_snapshot(name)?;
-        say(format_args!("the snapshot {name} is deleted"));
-        return Ok(name.clone());
+        return match volume.delete_snapshot(name) {
+            Err(before @ SnapshotError::Missing { .. }) => goes_on(name, before),
+            deleted => {
+                deleted?;
+                say(format_args!("the snapshot {name} is deleted"));
+                Ok(OfDrive { name: name.clone(), before: None })
+            }
+        };
     }
-    let taken = volume.take_snapshot(options.name.as_deref(), SnapshotOrigin::Asked)?;
+    let taken = match (volume.take_snapshot(options.name.as_deref(), SnapshotOrigin::Asked), &options.name) {
+        (Err(before @ SnapshotError::Taken { .. }), Some(name)) => return goes_on(name, before),
+        (taken, _) => taken?,
+    };
     let name = taken.record.name;
     if options.name.as_ref().is_some_and(|asked| *asked != name) {
         say("another mount has just given that name to a snapshot of its own");
     }
     say(format_args!("the snapshot {name} is taken"));
-    Ok(name)
+    Ok(OfDrive { name, before: None })
 }
 
 fn is_no_space(path: &[u8]) -> Failure {

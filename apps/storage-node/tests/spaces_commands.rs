@@ -81,6 +81,23 @@ fn a_command_with_a_path_in_a_space_works_there_and_a_reader_becomes_a_writer_wh
     assert!(printed(&home, &["pin", "band/notes"]).contains("band/notes is pinned"));
     assert!(!a.join("notes").exists());
 
+    // Said again after it was cut short between the drive and the space, a command does what was left; and then it says that it is done.
+    printed(&home, &["snapshot", "twice"]);
+    printed(&home, &["snapshot", "--of", "band", "--delete", "twice"]);
+    let said = printed(&home, &["snapshot", "twice"]);
+    assert!(said.contains("of the space band as well: band/.snapshots/twice"), "{said}");
+    assert!(
+        said.contains("there is a snapshot \"twice\" already") && said.contains("stays as it is"),
+        "{said}"
+    );
+    assert!(printed(&home, &["snapshots", "--of", "band"]).contains("twice"));
+    assert!(refusal(&home, &["snapshot", "twice"]).contains("there is a snapshot \"twice\" already"));
+    printed(&home, &["snapshot", "--delete", "twice"]);
+    printed(&home, &["snapshot", "--of", "band", "left"]);
+    assert!(printed(&home, &["snapshot", "--delete", "left"]).contains("of the space band as well"));
+    assert!(!printed(&home, &["snapshots", "--of", "band"]).contains("left"));
+    assert!(refusal(&home, &["snapshot", "--delete", "left"]).contains("there is no snapshot \"left\""));
+
     // A directory that a space is in is not copied, and it is said why; paths keep their slashes.
     fs::create_dir(a.join("ours")).unwrap();
     printed(&home, &["share", "ours/choir", "--read", &id(&bobs)]);
