@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
 use dht::RegisterAddress;
@@ -22,9 +23,13 @@ use tempfile::TempDir;
 use crate::errors::Failure;
 use crate::files::{self, Kind};
 use crate::home::Lock;
+use crate::scratch;
 
 /// As many drives of one home on one machine as anybody may want; a bound for the search.
 const CLIENT_COUNT_MAX: u32 = 64;
+
+/// Once is seldom.
+const SCRATCH_TRIES_MAX: u32 = 3;
 
 /// `device.json`: what tells this client's crashed mounts from another's.
 #[derive(Serialize, Deserialize)]
@@ -102,14 +107,22 @@ impl ClientDirectory {
         (1..=CLIENT_COUNT_MAX).map(|number| numbered(base, number)).filter(|path| path.is_dir())
     }
 
-    /// Makes one for a single command, removed when dropped.
+    /// Makes one for a single command, removed when dropped; and removes those that killed commands left.
     ///
     /// # Errors
     /// Those of the file system.
     pub(crate) fn scratch() -> Result<ClientDirectory, Failure> {
-        let scratch = files::scratch_directory(&std::env::temp_dir())?;
-        let directory = Self::take(scratch.path())?;
-        Ok(ClientDirectory { _scratch: Some(scratch), ..directory })
+        let parent = std::env::temp_dir();
+        scratch::sweep(&parent, SystemTime::now());
+        let mut tries = 0;
+        loop {
+            let scratch = scratch::make(&parent)?;
+            match Self::take(scratch.path()) {
+                // Another command may have looked at it just when there was a lock and nobody held it.
+                Err(_) if tries < SCRATCH_TRIES_MAX => tries += 1,
+                directory => return Ok(ClientDirectory { _scratch: Some(scratch), ..directory? }),
+            }
+        }
     }
 
     /// Where it is.

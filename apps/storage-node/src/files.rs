@@ -13,7 +13,6 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
 use crate::errors::Failure;
 
@@ -152,19 +151,6 @@ pub(crate) fn private_directory(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes a directory in `parent`, which anybody may write to, under a name that nobody could foresee, and that only
-/// this user can enter; it is removed when dropped.
-///
-/// # Errors
-/// Those of the file system, with the parent's path.
-pub(crate) fn scratch_directory(parent: &Path) -> Result<TempDir, Failure> {
-    tempfile::Builder::new()
-        .prefix("hypha-")
-        .permissions(fs::Permissions::from_mode(0o700))
-        .tempdir_in(parent)
-        .map_err(|error| Failure::file(parent, error))
-}
-
 /// Opens a file of this user's for reading and writing, made if missing. Where somebody else could have been first,
 /// a link to one of the user's other files must not be followed.
 ///
@@ -270,15 +256,6 @@ mod tests {
         assert!(matches!(open_own(&link), Err(Failure::Untrusted { .. })));
         assert!(!victim.exists(), "what the link points at was made");
         open_own(&victim).unwrap();
-    }
-
-    #[test]
-    fn a_scratch_directory_is_for_its_user_alone_and_goes_away() {
-        let parent = tempfile::tempdir().unwrap();
-        let scratch = scratch_directory(parent.path()).unwrap();
-        assert_eq!(fs::metadata(scratch.path()).unwrap().permissions().mode() & 0o777, 0o700);
-        drop(scratch);
-        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -63,6 +63,7 @@ mod retention;
 mod roll;
 mod rollback;
 mod run;
+mod scratch;
 mod secrets;
 mod seen;
 mod share;

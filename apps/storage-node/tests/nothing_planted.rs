@@ -9,11 +9,11 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use common::running::Running;
-use common::{PROGRAM, Place, ended_within, fuse_is_usable, loud, text};
+use common::{PROGRAM, Place, ended_within, eventually, fuse_is_usable, loud, text};
 
 /// How many process ids ahead are planted: the machine may start other programs meanwhile.
 const PLANTED_COUNT: u32 = 3000;
@@ -73,8 +73,19 @@ fn links_that_wait_under_every_foreseeable_name_lead_nowhere() {
     assert!(get.status.success(), "{}", said(&get));
     assert_eq!(fs::read_to_string(&target).unwrap(), "a value");
     assert!(!victim.exists(), "a planted link was followed");
-    let left = fs::read_dir(&temporary).unwrap().count();
-    assert_eq!(left as u32, PLANTED_COUNT - 1, "a scratch directory stayed behind");
+    let left = || fs::read_dir(&temporary).unwrap().count() as u32;
+    assert_eq!(left(), PLANTED_COUNT - 1, "a scratch directory stayed behind");
+
+    // What a killed command leaves goes with the next one.
+    let mut killed = Command::new(PROGRAM);
+    killed.args(["put", "value", "--home", text(&home)]).env("TMPDIR", &temporary).stdin(Stdio::piped());
+    let mut killed = killed.spawn().unwrap();
+    eventually("it has begun", LIMIT, || left() == PLANTED_COUNT);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let get = run_with_temporary(&temporary, &["get", "value", text(&target), "--home", text(&home)]);
+    assert!(get.status.success(), "{}", said(&get));
+    assert_eq!(left(), PLANTED_COUNT - 1, "what a killed command left stays for good");
     assert!(up.stop().success());
 }
 
