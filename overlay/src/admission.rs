@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::contact::{ADDRESSES_MAX, Contact};
 use crate::invitation::{self, Declined, Letter, NOTES_BYTES_MAX};
 use crate::passport::{PASSPORT_BYTES_MAX, Passport, PassportError, Rights};
-use crate::peers::{Peer, Peers, Role};
+use crate::peers::{Peer, Peers, Role, TurnedAway};
 use crate::record::RECORD_BYTES_MAX;
 use crate::records::{Records, Standing};
 use crate::renewal::Renewals;
@@ -189,6 +189,25 @@ pub enum AdmissionError {
 /// # Suspends
 /// For one round trip; put a timeout around it.
 pub fn dialler(
+    stream: &mut (impl Read + Write),
+    ours: &Credentials,
+    peer_key: PublicKey,
+    peer_address: impl Into<Option<SocketAddr>>,
+) -> Result<Admitted, AdmissionError> {
+    let admitted = meet(stream, ours, peer_key, peer_address);
+    match &admitted {
+        Ok(_) => ours.peers.on_admitted(&peer_key),
+        Err(AdmissionError::Refused(why)) => ours.peers.on_turned_away(peer_key, TurnedAway::Us(why.clone())),
+        Err(AdmissionError::Unwelcome(why)) => {
+            ours.peers.on_turned_away(peer_key, TurnedAway::Them(why.clone()));
+        }
+        // That says nothing of passports.
+        Err(_) => {}
+    }
+    admitted
+}
+
+fn meet(
     stream: &mut (impl Read + Write),
     ours: &Credentials,
     peer_key: PublicKey,

@@ -128,7 +128,7 @@ pub use life::Stops;
 pub use node::{Config, Node, StartError};
 pub use node_id::NodeId;
 pub use passport::{Passport, PassportError, Rights};
-pub use peers::{How, Peer, Peers, Role};
+pub use peers::{How, Peer, Peers, Role, TurnedAway};
 pub use record::{NodeRecord, Statement, Zone};
 pub use relaying::RelayError;
 pub use renewal::Renewals;

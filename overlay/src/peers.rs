@@ -15,6 +15,7 @@ use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Refusal;
 use crate::passport::{Passport, PassportError, Rights};
 use crate::revocation::Revocations;
 pub use crate::whereabouts::{How, Sighting, Whereabouts};
@@ -29,6 +30,15 @@ pub enum Role {
     Storage,
     /// It only calls.
     Client,
+}
+
+/// Why a peer that answered let us not in, or we did not let it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TurnedAway {
+    /// It refused us.
+    Us(Refusal),
+    /// We refused it.
+    Them(Refusal),
 }
 
 /// What is known of a connected peer.
@@ -55,6 +65,8 @@ struct Book {
     /// How and where those were that have left, and when they did.
     left: HashMap<PublicKey, ((How, Option<SocketAddr>), Instant)>,
     revocations: Revocations,
+    /// Of whom we have dialled since, and was not admitted.
+    turned_away: HashMap<PublicKey, TurnedAway>,
 }
 
 struct Connected {
@@ -94,6 +106,22 @@ impl Peers {
     pub fn check(&self, caller: Option<&PublicKey>, needed: Rights) -> Result<(), PassportError> {
         let has = caller.and_then(|key| self.get(key)).map_or(Rights::default(), |peer| peer.rights);
         if has.include(needed) { Ok(()) } else { Err(PassportError::MissingRight { has, needed }) }
+    }
+
+    /// The peers that answered when they were dialled last, where one end refused the other: at most [`SIGHTINGS_MAX`].
+    pub fn turned_away(&self) -> Vec<(PublicKey, TurnedAway)> {
+        self.inner.borrow().turned_away.iter().map(|(key, why)| (*key, why.clone())).collect()
+    }
+
+    pub(crate) fn on_turned_away(&self, key: PublicKey, why: TurnedAway) {
+        let turned_away = &mut self.inner.borrow_mut().turned_away;
+        if turned_away.len() < SIGHTINGS_MAX || turned_away.contains_key(&key) {
+            turned_away.insert(key, why);
+        }
+    }
+
+    pub(crate) fn on_admitted(&self, key: &PublicKey) {
+        self.inner.borrow_mut().turned_away.remove(key);
     }
 
     /// How many peers are connected.

@@ -18,6 +18,7 @@ use reactor::rpc::Service;
 
 use crate::cli::{ClientOptions, DiscoveryOption, MappingOption};
 use crate::client_directory;
+use crate::clocks;
 use crate::errors::Failure;
 use crate::files;
 use crate::home::Home;
@@ -206,6 +207,9 @@ fn refused(overlay: &Node, user: &Member, network: &Network, error: &JoinError) 
     let verdict = || overlay.passport().verify(&network.owner_key(), &own, reactor::wall_clock());
     if is_expired(error) && matches!(verdict(), Err(PassportError::Expired { .. })) {
         return Failure::Expired;
+    }
+    if let Some(reason) = clocks::kept_out(overlay, user, network) {
+        return Failure::Clocks { reason };
     }
     Failure::NoNode { reason: error.to_string() }
 }

@@ -135,6 +135,9 @@ pub(crate) enum Failure {
     /// Too few of the nodes that keep the volume's root answer.
     #[error("the drive's root cannot be read: {needed} of {keepers} must answer ({reason})")]
     RootAway { keepers: String, needed: usize, reason: String },
+    /// By one clock a passport is good, and by another it is not.
+    #[error("clocks differ: {reason}")]
+    Clocks { reason: String },
     /// The nodes agree on an older root than this machine has seen.
     #[error(
         "the nodes hold version {found} of the drive, and this machine has seen version {seen} of it: they were \
@@ -419,6 +422,9 @@ impl Failure {
                 "nothing was changed: start those nodes (`status` shows which answer), and try again; if they are lost, `past` lists what \
                  the others keep, and `mount --at STATE DIR` shows that, to be copied elsewhere"
                     .into()
+            }
+            Failure::Clocks { .. } => {
+                "compare the clocks (`date -u` on this machine and on those of the nodes), set the one that is wrong, and try again".into()
             }
             Failure::RolledBack { .. } | Failure::Forked { .. } => {
                 "nothing was changed: start the nodes that have the newer state, or restore a newer copy; to lose what \

@@ -14,6 +14,7 @@ mod children;
 mod cli;
 mod client;
 mod client_directory;
+mod clocks;
 mod copies;
 mod diff;
 mod drive;

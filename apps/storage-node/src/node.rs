@@ -19,6 +19,7 @@ use reactor::JoinHandle;
 use reactor::rpc::Service;
 
 use crate::cli::{DiscoveryOption, MappingOption, NodeSays, Relaying};
+use crate::clocks;
 use crate::copies;
 use crate::errors::Failure;
 use crate::home::{Lock, NodeHome};
@@ -350,6 +351,8 @@ fn serve_reports(
             own_copies: Some(storage.own_copies().into()),
             retention_seconds: storage.retention().map(|(seconds, _)| seconds).ok(),
             kept_deleted_bytes: storage.held_bytes(),
+            clock_ms: Some(clocks::now_ms()),
+            clock_ahead_s: None,
             copy: place.get().and_then(Weak::upgrade).and_then(|overlay| overlay.twin()).map(|twin| {
                 CopySeen {
                     address: twin.address,

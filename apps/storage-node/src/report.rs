@@ -55,6 +55,12 @@ pub(crate) struct Report {
     /// A copy of its home that served beside it since it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) copy: Option<CopySeen>,
+    /// What its clock shows, in milliseconds since 1970.
+    #[serde(default)]
+    pub(crate) clock_ms: Option<u64>,
+    /// By how many seconds that is ahead of the clock of who asked, as that found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clock_ahead_s: Option<i64>,
 }
 
 /// A process that had the node's key.

@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::cache::CacheStatus;
 use crate::cli::Status;
 use crate::client::{self, Client, Settings};
+use crate::clocks::{self, Differing};
 use crate::errors::Failure;
 use crate::network::{Hex, Network};
 use crate::nodes::{ID_DIGITS_MIN, Nodes, Said};
@@ -85,6 +86,13 @@ struct Overview {
     /// Where the owner's key is, and what that means for members; none if it is at hand, or this is no home of the owner's.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner_away: Option<OwnerAway>,
+}
+
+impl Overview {
+    /// By how much the clocks of the nodes that say so are ahead of this machine's.
+    fn clocks_ahead_s(&self) -> Vec<i64> {
+        self.nodes.iter().filter_map(|node| node.report.as_ref()?.clock_ahead_s).collect()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -320,11 +328,13 @@ fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Ov
             does_not_say: !says,
         })
         .collect();
+    let reports = || answers.iter().filter_map(|(_, _, answer)| answer.as_ref().ok());
+    let clocks: Vec<i64> = reports().filter_map(|report| report.clock_ahead_s).collect();
+    let do_clocks_differ = clocks::differing(&clocks) == Differing::AmongNodes;
     let health = match verdict.health {
-        Health::Healthy if !catching_up.is_empty() => Health::Degraded,
+        Health::Healthy if !catching_up.is_empty() || do_clocks_differ => Health::Degraded,
         health => health,
     };
-    let reports = || answers.iter().filter_map(|(_, _, answer)| answer.as_ref().ok());
     let sum = |field: fn(&Report) -> u64| reports().map(field).sum();
     Overview {
         health,
@@ -420,6 +430,8 @@ mod tests {
             retention_seconds: Some(0),
             kept_deleted_bytes: 0,
             copy: None,
+            clock_ms: None,
+            clock_ahead_s: None,
         }
     }
 
@@ -477,6 +489,40 @@ mod tests {
         let mut away = of(|_, _| {});
         away.nodes[0].answers = false;
         assert!(advice(&away).starts_with("start the nodes that do not answer"));
+    }
+
+    #[test]
+    fn clocks_that_differ_are_told_with_whose_and_by_how_much() {
+        let told = |ahead_s: [i64; 3]| {
+            let network = network(3);
+            let nodes = known(&Nodes::first(&network), &[]).into_iter().zip(ahead_s);
+            let answers = nodes.map(|((number, contact), ahead_s)| {
+                (number, contact, Ok(Report { clock_ahead_s: Some(ahead_s), ..report(None, 4 << 30) }))
+            });
+            let overview = overview(&network, answers.collect(), root(&[]));
+            (overview.health, render(&overview), advice(&overview))
+        };
+        let (health, text, advice) = told([0, 7200, -34_560_000]);
+        assert_eq!(health, Health::Degraded);
+        assert!(
+            text.starts_with("degraded: every node answers, and takes writes; but clocks differ"),
+            "{text}"
+        );
+        assert!(
+            text.contains("that of node 2 is 2 h ahead of this machine's, that of node 3 is 400 days behind"),
+            "{text}"
+        );
+        assert!(text.contains("      its clock is 400 days behind this machine's"), "{text}");
+        assert!(advice.starts_with("compare the clocks"), "{advice}");
+        // If only this machine's is wrong, the network is well.
+        let (health, text, _) = told([7200, 7190, 7201]);
+        assert_eq!(health, Health::Healthy);
+        assert!(
+            text.contains("the clocks of all nodes that answer are 1 h ahead of this machine's"),
+            "{text}"
+        );
+        let (health, text, _) = told([0, 2, -290]);
+        assert!(health == Health::Healthy && !text.contains("clock"), "{text}");
     }
 
     fn health(nodes: u16, down: usize) -> Health {

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::cache::{self, Cache};
 use crate::client_directory::{self, ClientDirectory};
+use crate::clocks;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::Member;
@@ -231,7 +232,7 @@ pub(crate) fn found(
         Ok(volume) => volume.close().stored().map_err(|ending| failed(ending.to_string()))?,
         // A founding that was cut short had come that far.
         Err(OpenError::Exists) => {}
-        Err(error) => return Err(not_open(error, &keepers)),
+        Err(error) => return Err(not_open(error, &keepers, (client, network, user))),
     }
     network.volume = VolumeEntry::Created { genesis, configuration: None };
     home.save_network(network)
@@ -320,7 +321,7 @@ pub(crate) fn open(
         }
         None => Volume::open(store, keys, options),
     };
-    let volume = opened.map_err(|error| not_open(error, &keepers))?;
+    let volume = opened.map_err(|error| not_open(error, &keepers, (client, network, user)))?;
     if let Some(seen) = &seen
         && let Err(failure) = seen.remember_keepers()
     {
@@ -366,7 +367,8 @@ pub(crate) fn open_root(
 ) -> Result<Root, Failure> {
     let keepers = keepers(network, seen_directory)?;
     let root = root_unread(store, network, user, seen_directory)?;
-    root.store.read(&root.register).map_err(|error| not_open(OpenError::Read(error), &keepers))?;
+    let not_read = |error| not_open(OpenError::Read(error), &keepers, (&root.store, network, user));
+    root.store.read(&root.register).map_err(not_read)?;
     root.remember_keepers()?;
     Ok(root)
 }
@@ -485,12 +487,22 @@ fn damaged(reason: impl fmt::Display) -> Failure {
     failed(format!("its settings do not say who keeps its root: {reason}"))
 }
 
-fn not_open(error: OpenError, keepers: &Keepers) -> Failure {
+/// Why it is not open, for a user who asked those who are reached by this client.
+fn not_open(
+    error: OpenError,
+    keepers: &Keepers,
+    (client, network, user): (&Client<Rc<Node>>, &Network, &Member),
+) -> Failure {
     match error {
         OpenError::Missing | OpenError::Read(ReadError::RolledBack { found: 0, .. }) => {
             Failure::RootGone { keepers: keepers.to_string() }
         }
         OpenError::Read(ReadError::NoQuorum { needed, reason, .. }) => {
+            // Who is reached and lets nobody in is not away.
+            if let Some(kept_out) = clocks::kept_out(client.overlay(), user, network) {
+                let reason = format!("{needed} of {keepers} must answer to open the drive, and {kept_out}");
+                return Failure::Clocks { reason };
+            }
             Failure::RootAway { keepers: keepers.to_string(), needed, reason }
         }
         OpenError::Read(ReadError::RolledBack { seen, found, .. }) => Failure::RolledBack { seen, found },

@@ -282,6 +282,25 @@ fn an_expired_passport_is_as_good_as_its_renewal_if_that_is_known_here_and_its_h
 }
 
 #[test]
+fn who_was_turned_away_at_the_last_dial_is_remembered_with_the_side_that_did_so() {
+    let owner = Identity::generate();
+    let caller = credentials(&owner, Role::Client, Rights::CLIENT);
+    let known = || caller.peers.turned_away();
+    let why = Refusal::Passport(PassportError::NotYetValid { link: 0 });
+    let mut refusal = Vec::new();
+    send(&mut refusal, &Answer::Refused(why.clone()), WELCOME_BYTES_MAX).unwrap();
+    assert!(matches!(answered(&caller, refusal), AdmissionError::Refused(_)));
+    assert_eq!(known(), [(caller.network, TurnedAway::Us(why))]);
+    // Its passport is another's, for all we can tell.
+    let node = credentials(&owner, Role::Storage, Rights::NODE);
+    let (_, welcome) = knock(&caller, &node);
+    assert!(matches!(answered(&caller, welcome), AdmissionError::Unwelcome(_)));
+    assert!(matches!(known()[..], [(_, TurnedAway::Them(Refusal::Passport(_)))]));
+    caller.peers.on_admitted(&caller.network);
+    assert_eq!(known(), []);
+}
+
+#[test]
 fn a_stranger_leaves_a_letter_of_his_own_or_is_told_why_not() {
     let (owner, ticket, holder) = (Identity::generate(), Identity::generate(), Identity::generate());
     let node = credentials(&owner, Role::Storage, Rights::NODE);

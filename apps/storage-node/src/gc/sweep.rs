@@ -18,11 +18,8 @@ use super::needed::{Looked, Missing};
 use super::report::{Report, deleted};
 use super::targets::Target;
 use crate::cli::Gc;
+use crate::clocks;
 use crate::errors::Failure;
-
-/// By how much clocks may be apart. Nothing that is needed hangs on them: nodes whose clocks are further ahead refuse what is
-/// said now.
-const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Blocks that the nodes are told of together.
 pub(super) const TOLD_AT_ONCE: usize = 4096;
@@ -74,7 +71,7 @@ pub(crate) fn take_back(
 
 /// Finds out which nodes there are, and what is said to them from now on of what is garbage.
 pub(super) fn begin(store: &Store<Rc<Node>>, retention_seconds: u32) -> Result<(Census, Verdict), Unknown> {
-    let census = store.census(CLOCK_DIFFERENCE_MAX)?;
+    let census = store.census(clocks::DIFFERENCE_MAX)?;
     let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Ok((census, Verdict::Delete { put_before_seconds: now.as_secs(), retention_seconds }))
 }

@@ -1,6 +1,7 @@
 //! What to do about what `status` found: about that, and nothing else.
 
 use super::{Health, NodeStatus, Overview};
+use crate::clocks::{self, Differing};
 use crate::report::Report;
 
 /// What whoever runs the network does next.
@@ -29,6 +30,9 @@ pub(super) fn advice(overview: &Overview) -> String {
         );
     } else if overview.nodes.iter().any(NodeStatus::has_a_copy) {
         steps.push("see that no copy of a home runs, and that what was written last is there");
+    }
+    if clocks::differing(&overview.clocks_ahead_s()) == Differing::AmongNodes {
+        steps.push("compare the clocks (`date -u` on each machine), and set those that are wrong");
     }
     if overview.catching_up.iter().any(|node| node.does_not_say) {
         steps.push("start the nodes that do not say what they lack with this release");

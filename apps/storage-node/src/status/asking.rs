@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay::{Contact, Node, Overlay};
+use overlay::{Contact, Node, Overlay, TurnedAway};
 use reactor::rpc::CallError;
 
 use super::ANSWER_LIMIT;
+use crate::clocks;
 use crate::remove::on_each;
 use crate::report::{OwnCopies, Report, ReportMethod, ReportRefused};
 
@@ -21,9 +22,14 @@ pub(super) fn reports_of_now(overlay: &Node, nodes: &[Contact]) -> Vec<Result<Re
     loop {
         let since = reactor::now() - began;
         let reports = on_each(overlay, nodes, |overlay, contact| {
+            let before_ms = clocks::now_ms();
             match overlay.call::<ReportMethod>(contact, &(), Bytes::new(), ANSWER_LIMIT) {
-                Ok((report, _)) => Ok(report),
-                Err(error) => Err(in_plain_words(&error)),
+                Ok((mut report, _)) => {
+                    let ahead_s = |theirs| clocks::ahead_s(theirs, before_ms, clocks::now_ms());
+                    report.clock_ahead_s = report.clock_ms.map(ahead_s);
+                    Ok(report)
+                }
+                Err(error) => Err(turned_away(overlay, contact).unwrap_or_else(|| in_plain_words(&error))),
             }
         });
         let mut reports: Vec<Result<Report, String>> =
@@ -49,6 +55,16 @@ pub(super) fn reports_of_now(overlay: &Node, nodes: &[Contact]) -> Vec<Result<Re
         }
         reactor::sleep(COMPARE_PAUSE);
     }
+}
+
+/// That one of the two ends refuses the other, if so.
+fn turned_away(overlay: &Node, contact: &Contact) -> Option<String> {
+    let all = overlay.peers().turned_away();
+    let (_, why) = all.into_iter().find(|(key, _)| *key == contact.public_key)?;
+    Some(match why {
+        TurnedAway::Us(why) => format!("it refuses this user: {why}"),
+        TurnedAway::Them(why) => format!("this machine refuses it: {why}"),
+    })
 }
 
 /// Why a node gave no report, for somebody who runs it and does not program it.

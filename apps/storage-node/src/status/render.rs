@@ -6,6 +6,7 @@ use overlay::How;
 
 use super::health::Lack;
 use super::{CatchingUp, Health, InOneZone, NodeStatus, Overview};
+use crate::clocks::{self, Differing};
 use crate::progress::{human_bytes, human_duration};
 use crate::report::Report;
 use crate::volume::Older;
@@ -51,6 +52,9 @@ pub(super) fn render(overview: &Overview) -> String {
         if let Some(says) = node.says.in_words() {
             let _ = writeln!(text, "      {says}");
         }
+        if let Some(words) = clock(node) {
+            let _ = writeln!(text, "      its clock is {words}");
+        }
         if let Some(fault) = node.report.as_ref().and_then(Report::fault) {
             let _ = writeln!(text, "      {fault}");
         }
@@ -65,6 +69,13 @@ pub(super) fn render(overview: &Overview) -> String {
     }
     if let Some(in_one_zone) = &overview.root.in_one_zone {
         let _ = writeln!(text, "{}", of_one_zone(in_one_zone, overview.root.keepers.len()));
+    }
+    if let Differing::FromThisMachines(ahead_s) = clocks::differing(&overview.clocks_ahead_s()) {
+        let words = clocks::in_words(ahead_s).unwrap_or_else(|| "off".into());
+        let _ = writeln!(
+            text,
+            "\nthe clocks of all nodes that answer are {words}: one or the other is wrong, and while they differ, passports and `gc` may be refused"
+        );
     }
     if !overview.knows_all_nodes {
         let _ = writeln!(text, "\nno node says which nodes the network's owner let in: there may be others");
@@ -125,6 +136,15 @@ fn in_words(overview: &Overview) -> String {
             "degraded: every node answers, and a copy of a node's home has served beside it: what was stored with the copy may be missing"
                 .into()
         }
+        (Health::Degraded, _)
+            if away == 0 && overview.catching_up.is_empty() && overview.nodes.iter().any(|node| clock(node).is_some()) =>
+        {
+            let differing = overview.nodes.iter().filter_map(|node| Some(format!("that of node {} is {}", name(node), clock(node)?)));
+            format!(
+                "degraded: every node answers, and takes writes; but clocks differ, and nodes may refuse members and what `gc` says: {}",
+                differing.collect::<Vec<_>>().join(", ")
+            )
+        }
         (Health::Degraded, _) if away == 0 && !overview.catching_up.is_empty() => format!(
             "degraded: every node answers, and takes writes; but {}: until then no node may die, nor be stopped or replaced",
             catching_up(&overview.catching_up)
@@ -174,6 +194,15 @@ fn in_words(overview: &Overview) -> String {
         ),
         (Health::Down, None) => "down: too few nodes answer and take writes: nothing can be written".into(),
     }
+}
+
+/// By how much a node's clock is off, if it is by much.
+fn clock(node: &NodeStatus) -> Option<String> {
+    clocks::in_words(node.report.as_ref()?.clock_ahead_s?)
+}
+
+fn name(node: &NodeStatus) -> String {
+    node.number.map_or_else(|| node.id.to_string()[..8].to_owned(), |number| number.to_string())
 }
 
 /// Which nodes have what to do yet.
