@@ -45,8 +45,16 @@ pub(crate) fn author() -> String {
     let number = rustix::process::geteuid().as_raw();
     let accounts = fs::read(ACCOUNTS).unwrap_or_default();
     let user = name_of(number, &String::from_utf8_lossy(&accounts)).unwrap_or_else(|| number.to_string());
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{user}@{host}")
+    format!("{user}@{}", host())
+}
+
+/// What a node is called unless somebody says otherwise: by its machine, and not by whoever started it, who may be a member himself.
+pub(crate) fn of_node() -> String {
+    format!("node@{}", host())
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The first account with that number (passwd(5): name, password, number, ...).

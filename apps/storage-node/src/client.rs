@@ -37,6 +37,10 @@ const REMEMBERED_MAX: usize = overlay::K;
 /// dial of a machine that has much else to do.
 const FOUND_WITHIN: Duration = Duration::from_secs(3);
 
+/// A node that was started at the same time, as scripts and the start of a machine do, listens within a second or two.
+const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
 /// What a client needs to know before it connects. Plain data, so that it can go where the reactor runs.
 pub(crate) struct Settings {
     /// The network.
@@ -231,6 +235,23 @@ impl Client {
     /// Until one node at least is reached.
     pub(crate) fn connect(settings: &Settings) -> Result<Client, Failure> {
         Client::enter(settings, false)
+    }
+
+    /// As [`Client::connect`], for who stays for a while: nodes that were started a moment ago are tried again for some seconds.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    ///
+    /// # Suspends
+    /// As [`Client::connect`], and for so long.
+    pub(crate) fn connect_with_patience(settings: &Settings) -> Result<Client, Failure> {
+        let until = reactor::now() + PATIENCE;
+        loop {
+            match Client::connect(settings) {
+                Err(Failure::NoNode { .. }) if reactor::now() < until => reactor::sleep(RETRY_INTERVAL),
+                other => return other,
+            }
+        }
     }
 
     /// As [`Client::connect`]; but where nobody can be reached, the nodes are tried again and again meanwhile.

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use filesystem::Errno;
 use filesystem::calendar::Civil;
 use filesystem::format::Shown;
 use filesystem::mount::MountError;
@@ -46,12 +47,18 @@ pub(crate) enum Failure {
     /// Another process uses the home.
     #[error("{} is in use by process {holder}", path.display())]
     Locked { path: PathBuf, holder: String },
+    /// The home's keys are to be changed, and a process has read them.
+    #[error("{} is in use by process {holder}, which reads its keys as they are", path.display())]
+    KeysInUse { path: PathBuf, holder: String },
     /// The home has another number of nodes.
     #[error("{} was made with {remembered} node{}, not {asked}", path.display(), if *remembered == 1 { "" } else { "s" })]
     OtherNodeCount { path: PathBuf, remembered: u16, asked: u16 },
     /// `up` starts nodes, and the home has none.
-    #[error("{} has no nodes of its own: it joined a network whose nodes run elsewhere", path.display())]
-    NoNodesHere { path: PathBuf },
+    #[error(
+        "{} has no nodes of its own: {}", path.display(),
+        if *was_recovered { "it was brought back, and those of the former home are not in it" } else { "it joined a network whose nodes run elsewhere" }
+    )]
+    NoNodesHere { path: PathBuf, was_recovered: bool },
     /// A file operation failed.
     #[error("{}: {}", path.display(), plain(source))]
     File { path: PathBuf, source: io::Error },
@@ -186,6 +193,9 @@ pub(crate) enum Failure {
     /// What to bring back is not clear.
     #[error("{reason}")]
     NothingToRestore { reason: String, advice: &'static str },
+    /// Something cannot be pinned, since it cannot be read.
+    #[error("{what} cannot be pinned: {errno}")]
+    NotPinned { what: Shown, errno: Errno },
     /// Something cannot be pinned, or was not.
     #[error("{reason}")]
     Pin { reason: String },
@@ -226,6 +236,9 @@ pub(crate) enum Failure {
     /// An owner's key was given that is another network's.
     #[error("the owner's key that was given is not that of the network that {} belongs to", path.display())]
     OwnerOfAnother { path: PathBuf },
+    /// A home has not the key of whom it is for.
+    #[error("{} is missing: without it nobody reads the drive, nor is let in", path.display())]
+    NoKey { path: PathBuf },
     /// A key is under a passphrase that nobody was asked for.
     #[error("{} is sealed under a passphrase", path.display())]
     Sealed { path: PathBuf },
@@ -349,11 +362,19 @@ impl Failure {
             Failure::Locked { .. } => {
                 "it is running already: use it, or stop that process first (Ctrl-C in its terminal, or kill it)".into()
             }
+            Failure::KeysInUse { .. } => {
+                "unmount the drive first (`storage-node umount DRIVE`; after `up` the nodes end with it), and say it again; then start it as before"
+                    .into()
+            }
             Failure::OtherNodeCount { remembered, .. } => format!(
                 "leave out --nodes, or say --nodes {remembered}; more nodes join it by a ticket (`invite --role node` here, `join -` \
                  with another --home there); for another number of copies begin a new network with --home DIR"
             ),
-            Failure::NoNodesHere { path } => {
+            Failure::NoNodesHere { path, was_recovered: true } => format!(
+                "storage-node mount --home {} DRIVE; to have a node here again, `invite --role node`, and `join - --home DIR` with another directory",
+                path.display()
+            ),
+            Failure::NoNodesHere { path, .. } => {
                 format!("storage-node mount --home {} DRIVE; or `run`, if it joined as a node", path.display())
             }
             Failure::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -442,8 +463,8 @@ impl Failure {
             Failure::SeveralNodes { .. } => "give more of the id".into(),
             Failure::NoSuchNode { .. } => "`node list` shows their numbers and ids".into(),
             Failure::NotMoved { .. } => {
-                "let another node join first (`storage-node invite --role node` here, `storage-node join TICKET` there), or start one \
-                 that is down (`status` shows them); it takes a majority of those that keep the root, and one that does not"
+                "it takes a majority of those that keep the root, and one more node that does not keep it: if there is none, let another join \
+                 first (`storage-node invite --role node` here, `storage-node join TICKET` there); `status` shows which are down"
                     .into()
             }
             Failure::OneCopy { .. } => {
@@ -475,6 +496,9 @@ impl Failure {
             }
             Failure::Restore(error) => return advice_of_restore(error),
             Failure::NothingToRestore { advice, .. } => (*advice).into(),
+            Failure::NotPinned { .. } => {
+                "names are paths within the drive, as `ls` shows them there, and upper case matters".into()
+            }
             Failure::Pin { .. } => "`storage-node pins` lists what is pinned; `mount --cache SIZE` says how much room there is".into(),
             Failure::Ticket { advice, .. } => advice.as_ref()?.to_string(),
             Failure::NotTheOwner { .. } => {
@@ -489,6 +513,11 @@ impl Failure {
             }
             Failure::WrongPassphrase { .. } => {
                 "try again: nothing was changed. If it is lost, `recover` brings the home back from its words, elsewhere".into()
+            }
+            Failure::NoKey { .. } => {
+                "put it back from a backup of the home; without one, `storage-node recover` makes the home of a network's owner anew from its 24 words, \
+                 elsewhere (`--home DIR`), and whoever joined joins again with a new ticket"
+                    .into()
             }
             Failure::NoPassphraseFile { .. } => "put it back from the backup that the key is from".into(),
             Failure::Words { .. } => "compare them with what is on the paper, word by word, and try again".into(),
@@ -530,6 +559,12 @@ impl Failure {
             Failure::Sharing { .. } | Failure::Renewing { .. } => "see that the nodes run (`status`), and try again".into(),
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
             Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),
+            Failure::Value { reason, .. } if reason.starts_with("it is a directory: `put`") => {
+                "say the file's name in it, as in `storage-node put notes/today FILE`".into()
+            }
+            Failure::Stream { source, .. } if source.kind() == io::ErrorKind::IsADirectory => {
+                "`put` takes one file: copy a directory into the mounted drive (`cp -a DIR ./drive/`)".into()
+            }
             Failure::Store { .. } => "check that the disk is mounted and writable; the log above may say more".into(),
             _ => return None,
         })

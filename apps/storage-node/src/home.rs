@@ -28,7 +28,7 @@ mod node_home;
 use std::env;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use overlay::contact::Introduction;
@@ -53,6 +53,11 @@ pub(crate) struct Home {
     path: PathBuf,
 }
 
+/// A path without `..`, as far as there is what it leads through.
+fn plain(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok().or_else(|| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)))
+}
+
 impl Home {
     /// The home that `--home` names, or the usual one.
     ///
@@ -65,7 +70,11 @@ impl Home {
                 .ok_or(Failure::NoHome)?,
         };
         // Children start with the same working directory, and yet an absolute path reads better in what we print.
-        let path = std::path::absolute(&path).map_err(|error| Failure::file(&path, error))?;
+        let mut path = std::path::absolute(&path).map_err(|error| Failure::file(&path, error))?;
+        // What `..` leaves depends on links: only the file system knows.
+        if path.components().any(|part| part == Component::ParentDir) {
+            path = plain(&path).unwrap_or(path);
+        }
         Ok(Home { path })
     }
 
@@ -297,7 +306,11 @@ impl Home {
     /// `Failure::NoNodesHere`.
     pub(crate) fn refuse_without_nodes(&self) -> Result<(), Failure> {
         if self.network_file().exists() && !self.path.join("nodes").exists() {
-            return Err(Failure::NoNodesHere { path: self.path.clone() });
+            return Err(Failure::NoNodesHere {
+                path: self.path.clone(),
+                // Who joined never had it.
+                was_recovered: self.owner_key_file().exists(),
+            });
         }
         Ok(())
     }

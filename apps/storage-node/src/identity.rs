@@ -122,7 +122,12 @@ impl Member {
     /// # Errors
     /// Those of [`keyring::load`]; `Failure::Damaged` if it is another role's key or its passport doesn't decode.
     pub(crate) fn load(path: &Path, role: Role) -> Result<Member, Failure> {
-        let key = keyring::load(path)?;
+        let key = match keyring::load(path) {
+            Err(Failure::File { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure::NoKey { path });
+            }
+            key => key?,
+        };
         if key.role != role {
             return Err(Failure::damaged(
                 path,

@@ -206,7 +206,11 @@ type Joined = (Identity, Passport, Notes);
 fn admit(home: &Home, ticket: &Ticket, options: &Join) -> Result<Option<Joined>, Failure> {
     let stop = Stop::on_signals()?;
     let identity = Rc::new(own_key(home, ticket)?);
-    let name = options.called.clone().unwrap_or_else(author::author);
+    let usual = || match ticket.invitation().role {
+        InvitedAs::Node => author::of_node(),
+        _ => author::author(),
+    };
+    let name = options.called.clone().unwrap_or_else(usual);
     let letter = ticket.letter(&identity, &name);
     let spinner = progress::spinner("asking the nodes to pass the request on");
     let reply = stop.unless_open(|| ask(ticket, &identity, &letter));

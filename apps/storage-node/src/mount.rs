@@ -72,7 +72,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             let may_be_offline = state.is_none() && cache.as_ref().is_some_and(|cache| cache.has_roots());
             let client = match may_be_offline {
                 true => Client::connect_or_go_on(&settings)?,
-                false => Client::connect(&settings)?,
+                false => Client::connect_with_patience(&settings)?,
             };
             // Said first: the nodes are there, and it is in vain to look for them.
             let removed = removed::refuse(client.overlay(), removed::USER);

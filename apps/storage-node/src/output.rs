@@ -8,7 +8,7 @@
 //! Not here: what a command was asked to print (`print`), which must reach the reader or be an error.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::fmt::Display;
+use std::fmt::{Debug, Display, Write as _};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use filesystem::format::{Shown, is_unseen};
 use serde::Serialize;
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -179,7 +180,7 @@ where
 {
     fn format_event(
         &self,
-        context: &FmtContext<'_, S, N>,
+        _: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
@@ -188,9 +189,34 @@ where
             Level::WARN => "warning",
             _ => "note",
         };
-        write!(writer, "{level}: ")?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut sentence = Sentence::default();
+        event.record(&mut sentence);
+        writeln!(writer, "{level}: {}{}", sentence.message, sentence.rest)
+    }
+}
+
+/// What an event says, and behind it what of: the reason as it is, all else by its name.
+#[derive(Default)]
+struct Sentence {
+    message: String,
+    rest: String,
+}
+
+impl Visit for Sentence {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            "error" | "reason" | "why" => write!(self.rest, ": {value:?}"),
+            name => write!(self.rest, ", {} {value:?}", name.replace('_', " ")),
+        };
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.record_debug(field, &format_args!("{value}"));
     }
 }
 
@@ -315,8 +341,10 @@ mod tests {
         let lines = Lines::default();
         let log = tracing_subscriber::fmt().with_ansi(false).with_writer(lines.clone());
         let log = log.event_format(PlainEvents).finish();
-        tracing::subscriber::with_default(log, || tracing::warn!(seconds = 3, "the store takes no changes"));
+        tracing::subscriber::with_default(log, || {
+            tracing::warn!(seconds_left = 3, error = "no room", "the store takes no changes");
+        });
         let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(said, "warning: the store takes no changes seconds=3\n");
+        assert_eq!(said, "warning: the store takes no changes, seconds left 3: no room\n");
     }
 }

@@ -84,11 +84,20 @@ pub(crate) fn owner(options: &Owner, exported: &Source<'_>) -> Result<(), Failur
 }
 
 /// Proof that nobody uses the home: whoever has its drive reads the key whenever something is to be signed.
-fn unused(home: &Home) -> Result<(Lock, Vec<ClientDirectory>), Failure> {
-    let lock = home.lock()?;
-    let drives: Result<Vec<_>, Failure> =
-        ClientDirectory::all(home.path()).map(|path| ClientDirectory::take(&path)).collect();
-    Ok((lock, drives?))
+///
+/// # Errors
+/// `Failure::KeysInUse`, or those of the locks.
+pub(crate) fn unused(home: &Home) -> Result<(Lock, Vec<ClientDirectory>), Failure> {
+    let take = || {
+        let lock = home.lock()?;
+        let drives: Result<Vec<_>, Failure> =
+            ClientDirectory::all(home.path()).map(|path| ClientDirectory::take(&path)).collect();
+        Ok((lock, drives?))
+    };
+    take().map_err(|failure| match failure {
+        Failure::Locked { path, holder } => Failure::KeysInUse { path, holder },
+        other => other,
+    })
 }
 
 fn export(home: &Home, file: &Path, new_passphrase_fd: Option<u16>) -> Result<(), Failure> {

@@ -19,13 +19,13 @@ use reactor::crypto::aead::Key;
 use reactor::crypto::key_file::Cost;
 
 use crate::cli::Passphrase;
-use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::files;
 use crate::home::Home;
 use crate::keyring;
 use crate::network::KeyFile;
 use crate::output::say;
+use crate::owner;
 use crate::secrets::{Secret, Source};
 
 /// Runs the command.
@@ -39,10 +39,7 @@ pub(crate) fn passphrase(options: &Passphrase, current: &Source<'_>) -> Result<(
     let keys = Keys::of(&home)?;
     let new = Source { descriptor: options.new_passphrase_fd, credential: None, what: "the new passphrase" };
     // Whoever has the drive has read keys, and reads them again.
-    let _lock = home.lock()?;
-    let drives: Result<Vec<_>, Failure> =
-        ClientDirectory::all(home.path()).map(|path| ClientDirectory::take(&path)).collect();
-    let _drives = drives?;
+    let _unused = owner::unused(&home)?;
     keys.sweep()?;
     let was_sealed = keys.are_sealed()?;
     if options.remove {

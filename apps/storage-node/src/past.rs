@@ -179,6 +179,12 @@ fn name_of(key: &PublicKey, settings: &Settings, roll: &Roll) -> String {
     if *key == settings.network.volume_owner() {
         return OWNER.into();
     }
+    // Of whom this home is, no roll tells it.
+    if let Ok(user) = settings.user()
+        && user.identity.public_key() == *key
+    {
+        return user.author;
+    }
     let member = roll.members.iter().find(|member| member.public_key() == *key);
     member.map_or_else(|| key.to_string(), |member| member.name.clone())
 }

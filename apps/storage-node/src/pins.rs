@@ -12,16 +12,19 @@ use std::fs::File;
 use std::path::Path;
 
 use data_encoding::{DecodeError, HEXLOWER};
+use filesystem::calendar::Civil;
 use filesystem::disk_cache::{pinned_bytes_about, pins_bytes_max};
 use filesystem::format::Shown;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Plan, Usual, now_s};
+use crate::cache::{Plan, Usual};
 use crate::cli::{PinOptions, PinsOptions};
 use crate::client;
+use crate::client_directory::ClientDirectory;
 use crate::errand::{Need, with_place_or_all};
 use crate::errors::Failure;
 use crate::files::{self, Kind};
+use crate::home::Lock;
 use crate::name::within;
 use crate::output::{self, say};
 use crate::progress::{self, human_bytes, only_files_in_words};
@@ -143,7 +146,7 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
     let base = settings.clients.ok_or(Failure::NoDirectory)?;
     let bound = Plan::make(&base, None, None, Usual::ShareOfTheDisk)?.bound_bytes();
     let (files, bytes, spaces) = with_place_or_all(&options.client, &path, Need::Read, |volume, _, rest| {
-        let failed = |errno| Failure::Pin { reason: format!("{} cannot be pinned: {errno}", shown(&path)) };
+        let failed = |errno| Failure::NotPinned { what: shown(&path), errno };
         let spinner = progress::spinner("looking how much it is");
         let size = walk::size(volume, rest).map_err(failed);
         spinner.finish_and_clear();
@@ -166,7 +169,7 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
         Ok(())
     })?;
     say(format_args!(
-        "{} is pinned: {}, {}; a running `mount` of this home fetches them, `up` does not (`storage-node pins` shows how far it is)",
+        "{} is pinned: {}, {}; a running `mount` of this home fetches what it is, `up` does not (`storage-node pins` shows how far it is)",
         shown(&path),
         only_files_in_words(files),
         human_bytes(bytes)
@@ -198,6 +201,17 @@ pub(crate) fn unpin(options: &PinOptions) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Why nobody has looked yet at what was pinned.
+fn not_looked_at(base: &Path) -> &'static str {
+    match () {
+        () if Lock::is_held(base) => "no `mount` has looked at it yet: `up` runs, and fetches none",
+        () if ClientDirectory::all(base).any(|client| Lock::is_held(&client)) => {
+            "the running `mount` has yet to look at it"
+        }
+        () => "no `mount` runs that would fetch it",
+    }
+}
+
 /// Runs `pins`.
 ///
 /// # Errors
@@ -214,7 +228,7 @@ pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
         bytes: 0,
         is_complete: false,
         looked_s: 0,
-        trouble: Some("no `mount` has looked yet, and `up` fetches none".into()),
+        trouble: Some(not_looked_at(&base).into()),
     };
     let of = |pin: &Pin| {
         kept.pins.iter().find(|kept| kept.path == pin.path).cloned().unwrap_or_else(|| unknown(pin))
@@ -230,7 +244,8 @@ pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
         let state = match (&pin.trouble, pin.is_complete) {
             (Some(trouble), _) => trouble,
             (None, true) => {
-                &*format!("kept, as the drive was {} min ago", now_s().saturating_sub(pin.looked_s) / 60)
+                let looked_s = i64::try_from(pin.looked_s).unwrap_or(i64::MAX);
+                &*format!("kept, as of {} UTC", Civil::of(looked_s))
             }
             (None, false) => "being fetched",
         };

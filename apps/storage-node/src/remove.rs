@@ -24,6 +24,7 @@ use crate::keeping;
 use crate::leaving;
 use crate::members::{Subject, age, resolve};
 use crate::network::{Network, Role};
+use crate::nodes::Nodes;
 use crate::output::{self, say};
 use crate::process;
 use crate::roll::{LetIn, Roll};
@@ -194,7 +195,13 @@ fn sign_and_spread(
         );
         return Err(Failure::Removing { reason });
     }
-    say(format_args!("{subject} is removed: {count} of {} nodes refuse it from now on", nodes.len()));
+    // Those that were not reached count as well.
+    let mut known = Nodes::of_home(home, network)?;
+    known.strike_off(&list);
+    let met = nodes.iter().filter(|node| known.get(&node.id).is_none()).count();
+    let all = known.present().count() + met;
+    let others = if count < all { "; the others hear of it from those, once they answer" } else { "" };
+    say(format_args!("{subject} is removed: {count} of {all} nodes refuse it from now on{others}"));
     Ok(list)
 }
 

@@ -110,6 +110,7 @@ impl<'a> GoingBack<'a> {
     }
 
     fn go(&self, options: &Rollback) -> Result<(), Failure> {
+        let argument = self.target.argument();
         let (what, store, keys) = (&self.what, &self.target.store, &self.target.keys);
         // Kept until the new root is there: from then on it is what this home has seen.
         let directory = client_directory::first(self.home.path());
@@ -125,9 +126,14 @@ impl<'a> GoingBack<'a> {
             To::Kept(value) => {
                 let when = past::when(value);
                 if value.header_hash == newest.header_hash {
-                    return Err(Failure::Past {
-                        reason: format!("{what} is what it was {when}, and nothing is to be done"),
-                    });
+                    let reason = match newest.payload == GIVEN_UP {
+                        true => format!(
+                            "{what} was removed {when}, and is so now: `past{argument}` lists what it was before; once `rollback{argument} --to ID` \
+                             has it be that, `share{argument} --put-back` puts its name back"
+                        ),
+                        false => format!("{what} is what it was {when}, and nothing is to be done"),
+                    };
+                    return Err(Failure::Past { reason });
                 }
                 let record = store.read_past(&keys.register, value);
                 let record = record.map_err(|error| past::unread(&values, value, &error))?;

@@ -69,6 +69,9 @@ fn failure(name: &Name, errno: Errno) -> Failure {
     match errno {
         Errno::ENOENT => name.is_missing(),
         Errno::ENOSPC => Failure::DiskFull { place: "the nodes cannot take more".into() },
+        Errno::EISDIR => name.is_no_file(
+            "it is a directory: `put` writes one file, and no file takes the place of a directory",
+        ),
         other => Failure::Value { name: name.whole(), reason: other.to_string() },
     }
 }

@@ -48,7 +48,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) enum Needed {
     #[error(
         "these mounts have not said that they do without it:{}\nWake them, or start them again where their journals are; if one \
-         never comes back, and what it has not stored may be lost, give `--forget SESSION`",
+         never comes back, and what it has not stored may be lost, give `--forget SESSION`. After a `rollback` one may be among them that has ended \
+         since: a start where its journal is clears it",
         lines(.0)
     )]
     Waits(Vec<Waiting>),

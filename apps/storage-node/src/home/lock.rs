@@ -2,8 +2,9 @@
 //!
 //! Not here: what is in the directory.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::errors::Failure;
@@ -16,6 +17,14 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Whether a process has `directory`'s lock, as far as the kernel tells: without taking it, which another may be about to do.
+    pub(crate) fn is_held(directory: &Path) -> bool {
+        let Ok(metadata) = fs::symlink_metadata(directory.join("lock")) else { return false };
+        let inode = format!(":{}", metadata.ino());
+        let is_it = |line: &str| line.contains("FLOCK") && line.split(' ').any(|word| word.ends_with(&inode));
+        fs::read_to_string("/proc/locks").is_ok_and(|locks| locks.lines().any(is_it))
+    }
+
     /// Takes `directory`'s lock.
     ///
     /// # Errors

@@ -7,13 +7,15 @@ use filesystem::access::list::{Access, AccessList, CHANGES_MAX};
 use filesystem::calendar::Civil;
 use filesystem::format::Shown;
 use filesystem::volume::{LinkError, Place};
+use overlay::NodeId;
 use reactor::crypto::PublicKey;
 
-use super::{at_place, in_words, is_no_space, read_list};
+use super::{SHOWN_DIGITS, at_place, in_words, is_no_space, read_list};
 use crate::cli::AccessOptions;
 use crate::client;
 use crate::errand::with_volume;
 use crate::errors::Failure;
+use crate::members::OWNER;
 use crate::name::SpaceName;
 use crate::output;
 
@@ -42,10 +44,14 @@ pub(crate) fn access(options: &AccessOptions) -> Result<(), Failure> {
 fn render(list: &AccessList, owner: &PublicKey) -> String {
     let mut text = String::new();
     for change in list.present() {
-        let owner = if change.key == *owner { "  (the drive's owner)" } else { "" };
+        // He goes by his account's name, which others may have as well.
+        let who = match change.key == *owner {
+            true => format!("{OWNER} ({})", &NodeId::of(&change.key).to_string()[..SHOWN_DIGITS]),
+            false => in_words(change),
+        };
         let may = if change.access == Access::Write { "reads and writes" } else { "reads" };
         let since = Civil::of(change.at as i64);
-        let _ = writeln!(text, "{:<18}{}  since {since} UTC{owner}", may, in_words(change));
+        let _ = writeln!(text, "{may:<18}{who}  since {since} UTC");
     }
     let _ = writeln!(
         text,
