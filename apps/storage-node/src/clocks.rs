@@ -105,11 +105,15 @@ fn sentence(
     let is_early = |why: &TurnedAway| matches!(of_time(why), Some(PassportError::NotYetValid { .. }));
     let refused_here = ids(&|why| matches!(why, TurnedAway::Them(_)) && is_early(why));
     let mut said = Vec::new();
-    // One that is over by this machine's clock, too, may well be.
-    if !refuse_us.is_empty() && is_good_here {
+    if !refuse_us.is_empty() {
         let s = if refuse_us.len() == 1 { "s" } else { "" };
+        let here = match is_good_here {
+            true => ", and by this machine's it is good: the clocks differ",
+            // It may be so.
+            false => ", and by this machine's as well",
+        };
         said.push(format!(
-            "{} answer{s} and refuse{s} this user: by the clock there his passport is not valid yet, or has expired, and by this machine's it              is good",
+            "{} answer{s} and refuse{s} this user: by the clock there his passport is not valid yet, or has expired{here}",
             names(&refuse_us)
         ));
     }
@@ -161,7 +165,9 @@ mod tests {
         ];
         let said = sentence(&us, true, names).unwrap();
         assert!(said.starts_with("2 nodes answer and refuse this user"), "{said}");
-        assert_eq!(sentence(&us, false, names), None, "it is over here as well");
+        assert!(said.ends_with("it is good: the clocks differ"), "{said}");
+        let said = sentence(&us, false, names).unwrap();
+        assert!(said.ends_with("by this machine's as well"), "it may be over: {said}");
         let them = [(id(2), TurnedAway::Them(early()))];
         assert!(
             sentence(&them, false, names)

@@ -143,7 +143,7 @@ pub(crate) enum Failure {
     #[error("the drive's root cannot be read: {needed} of {keepers} must answer ({reason})")]
     RootAway { keepers: String, needed: usize, reason: String },
     /// By one clock a passport is good, and by another it is not.
-    #[error("clocks differ: {reason}")]
+    #[error("{reason}")]
     Clocks { reason: String },
     /// The nodes agree on an older root than this machine has seen.
     #[error(
@@ -445,7 +445,9 @@ impl Failure {
                     .into()
             }
             Failure::Clocks { .. } => {
-                "compare the clocks (`date -u` on this machine and on those of the nodes), set the one that is wrong, and try again".into()
+                "compare the clocks (`date -u` on this machine and on those of the nodes), set the one that is wrong, and try again; if they agree, run `up` \
+                 or `mount` with the home that invited this one: it renews passports"
+                    .into()
             }
             Failure::RolledBack { .. } | Failure::Forked { .. } => {
                 "nothing was changed: start the nodes that have the newer state, or restore a newer copy; to lose what \

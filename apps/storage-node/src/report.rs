@@ -53,13 +53,13 @@ pub(crate) struct Report {
     #[serde(default)]
     pub(crate) kept_deleted_bytes: u64,
     /// A copy of its home that served beside it since it was started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(crate) copy: Option<CopySeen>,
     /// What its clock shows, in milliseconds since 1970.
     #[serde(default)]
     pub(crate) clock_ms: Option<u64>,
     /// By how many seconds that is ahead of the clock of who asked, as that found out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(crate) clock_ahead_s: Option<i64>,
 }
 
@@ -198,4 +198,42 @@ impl Method for ReportMethod {
     type Request = ();
     type Response = Report;
     type Error = ReportRefused;
+}
+
+#[cfg(test)]
+mod tests {
+    use reactor::serialization::{from_bytes, to_bytes};
+
+    use super::*;
+
+    /// A field that was left out where it had nothing to say had the next one read in its place.
+    #[test]
+    fn what_a_node_says_is_read_as_it_was_said_whatever_of_it_is_missing() {
+        let report = Report {
+            version: "1".into(),
+            process: 1,
+            uptime_s: 2,
+            blocks: 3,
+            served: 4,
+            used_bytes: 5,
+            total_bytes: 6,
+            peers: 7,
+            failure: None,
+            damaged_count: 8,
+            has_forgotten: true,
+            caught_up_with: vec![Hex([9; 32])],
+            own_copies: None,
+            retention_seconds: None,
+            kept_deleted_bytes: 10,
+            copy: None,
+            clock_ms: Some(1_795_848_881_389),
+            clock_ahead_s: None,
+        };
+        let read: Report = from_bytes(&to_bytes(&report)).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&report).unwrap());
+        let copy = Some(CopySeen { address: None, found_s_ago: 11, goes_on: true });
+        let report = Report { copy, clock_ms: None, clock_ahead_s: Some(-12), ..report };
+        let read: Report = from_bytes(&to_bytes(&report)).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&report).unwrap());
+    }
 }
