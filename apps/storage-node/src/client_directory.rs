@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use crate::errors::Failure;
 use crate::files::{self, Kind};
 use crate::home::Lock;
+use crate::output;
 use crate::scratch;
 
 /// As many drives of one home on one machine as anybody may want; a bound for the search.
@@ -199,12 +200,24 @@ fn has_any(directory: &Path, prefix: &[u8]) -> bool {
 
 fn device(directory: &Path) -> Result<u64, Failure> {
     let path = directory.join("device.json");
+    let draw = || {
+        let device = Device { number: u64::from_le_bytes(random_bytes()) };
+        files::save(&path, &device)?;
+        Ok(device.number)
+    };
     match files::load::<Device>(&path) {
         Ok(device) => Ok(device.number),
-        Err(Failure::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            let device = Device { number: u64::from_le_bytes(random_bytes()) };
-            files::save(&path, &device)?;
-            Ok(device.number)
+        Err(Failure::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => draw(),
+        // It is drawn by chance, and nothing is told by it but what this client's killed mounts had open: that waits until the nodes
+        // take them for gone.
+        Err(failure @ Failure::Damaged { .. }) => {
+            let aside = directory.join("device.json.damaged");
+            fs::rename(&path, &aside).map_err(|error| Failure::file(&path, error))?;
+            output::warn(format_args!(
+                "{failure}; another is made, and this one is kept as {}",
+                aside.display()
+            ));
+            draw()
         }
         Err(other) => Err(other),
     }
@@ -225,6 +238,20 @@ mod tests {
         let number = first.device();
         drop(first);
         assert_eq!(ClientDirectory::take_in(base.path()).unwrap().device(), number);
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_read_is_drawn_anew_and_the_drive_opens() {
+        let base = tempfile::tempdir().unwrap();
+        let path = ClientDirectory::take_in(base.path()).unwrap().path().join("device.json");
+        fs::write(&path, "{\"ki").unwrap();
+        let number = ClientDirectory::take_in(base.path()).unwrap().device();
+        assert_eq!(ClientDirectory::take_in(base.path()).unwrap().device(), number);
+        assert_eq!(fs::read(path.with_extension("json.damaged")).unwrap(), b"{\"ki");
+        // Of a later version, which may mean more by it.
+        let newer = "{\"kind\":\"hypha device\",\"version\":99,\"number\":7}";
+        fs::write(&path, newer).unwrap();
+        assert!(matches!(ClientDirectory::take_in(base.path()), Err(Failure::Newer { .. })));
     }
 
     #[test]

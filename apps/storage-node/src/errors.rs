@@ -383,6 +383,12 @@ impl Failure {
             Failure::File { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 "make that file system writable, or give another place (--home DIR; for `mount`, --directory DIR)".into()
             }
+            Failure::File { path, source } if source.kind() == io::ErrorKind::InvalidData => match path.file_name() {
+                Some(name) if name == "revoked" => {
+                    "restore it from a backup; or remove it, and start this while nodes run that have it: they tell who was removed".into()
+                }
+                _ => "restore it from a backup; nothing was changed".into(),
+            },
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => "check the path".into(),
             Failure::Damaged { .. } => "restore it from a backup; nothing was changed".into(),
             Failure::Newer { .. } => "use the newer storage-node that wrote it".into(),

@@ -80,6 +80,9 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 say_removed(failure, directory.path());
                 cache.iter().for_each(|cache| cache.disk().on_removed());
             }
+            let telling = progress::tell_if_long(
+                "opening it takes a while: its root is asked for from the nodes that keep it, and what waits here in the journal is put in",
+            );
             let view = state.as_ref().map(|(subject, name)| past::view(subject, &client, &settings, name));
             let view = view.transpose()?.flatten();
             let is_view = view.is_some();
@@ -94,6 +97,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                     is_removed: removed.is_err(),
                 })?,
             };
+            drop(telling);
             if let Some(others) = &others
                 && cache.as_ref().is_none_or(|cache| cache.offline_for().is_none())
             {

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::cli::Past;
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
+use crate::identity::Member;
 use crate::members::OWNER;
 use crate::name::shown_of;
 use crate::output;
@@ -118,7 +119,8 @@ pub(crate) fn past(options: &Past) -> Result<(), Failure> {
         which::tell_left_out(&found);
         let Values { values, newest, answers: nodes, .. } = found;
         let newest = newest.ok().flatten();
-        let name = |key: &PublicKey| name_of(key, &settings, &roll);
+        let user = settings.user()?;
+        let name = |key: &PublicKey| name_of(key, &settings, &roll, &user);
         let is_newest =
             |value: &&Value| newest.as_ref().is_some_and(|newest| newest.header_hash == value.header_hash);
         let directory = settings.seen_directory();
@@ -175,15 +177,13 @@ pub(crate) fn unknown(what: &str, error: &impl std::fmt::Display) -> Failure {
 }
 
 /// Who that is, for people.
-fn name_of(key: &PublicKey, settings: &Settings, roll: &Roll) -> String {
+fn name_of(key: &PublicKey, settings: &Settings, roll: &Roll, user: &Member) -> String {
     if *key == settings.network.volume_owner() {
         return OWNER.into();
     }
     // Of whom this home is, no roll tells it.
-    if let Ok(user) = settings.user()
-        && user.identity.public_key() == *key
-    {
-        return user.author;
+    if user.identity.public_key() == *key {
+        return user.author.clone();
     }
     let member = roll.members.iter().find(|member| member.public_key() == *key);
     member.map_or_else(|| key.to_string(), |member| member.name.clone())
