@@ -1,5 +1,7 @@
 //! `snapshot` and `snapshots`: taking one, deleting one, listing all.
 
+mod unfinished;
+
 use filesystem::calendar::Civil;
 use filesystem::format::{Shown, SnapshotOrigin};
 use filesystem::volume::{Snapshot, SnapshotError, SnapshotPolicy, Volume};
@@ -7,10 +9,12 @@ use serde::Serialize;
 
 use crate::at;
 use crate::cli::{Kept, Snapshot as SnapshotOptions, Snapshots};
+use crate::client;
 use crate::errand::{Need, with_place_or_all, with_spaces_too};
 use crate::errors::Failure;
 use crate::name::Name;
 use crate::output::{self, say};
+use unfinished::Begun;
 
 /// One snapshot, as programs read it.
 #[derive(Debug, Serialize)]
@@ -72,7 +76,37 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
             Ok(())
         });
     }
-    let (mut failed, mut count) = (None, 0);
+    // Of one volume it is one step.
+    let named = options.delete.as_ref().or(options.name.as_ref()).filter(|_| of.is_none());
+    let begun = named.map(|name| Begun { name: name.clone(), is_deletion: options.delete.is_some() });
+    let base = client::settings(&options.client)?.clients;
+    let begun = base.as_deref().zip(begun.as_ref());
+    let was_begun =
+        begun.map(|(base, begun)| unfinished::is_begun(base, begun)).transpose()?.unwrap_or(false);
+    let begin = || begun.map_or(Ok(()), |(base, begun)| unfinished::begin(base, begun));
+    let done = of_all(options, was_begun, &begin);
+    // What failed for a space is done once more when it is said again; what was refused was never begun.
+    let is_over = match &done {
+        Ok(()) => true,
+        Err(Failure::Snapshot(
+            SnapshotError::Taken { .. } | SnapshotError::Missing { .. } | SnapshotError::Name { .. },
+        )) => !was_begun,
+        Err(_) => false,
+    };
+    if let Some((base, begun)) = begun.filter(|_| is_over) {
+        unfinished::end(base, begun)?;
+    }
+    done
+}
+
+/// Takes or deletes one of the drive, once it is written down by `begin`, and then of each space in it; `goes_on` with the spaces where the
+/// drive has it behind itself.
+fn of_all(
+    options: &SnapshotOptions,
+    goes_on: bool,
+    begin: &(dyn Fn() -> Result<(), Failure> + Sync),
+) -> Result<(), Failure> {
+    let mut failed = None;
     let each = |drive: &OfDrive, path: &str, volume: Result<&Volume, Failure>| {
         let path = Shown::of(path);
         let OfDrive { name, before } = drive;
@@ -80,56 +114,58 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
             Some(_) => Ok(volume.delete_snapshot(name)?),
             None => Ok(volume.take_snapshot(Some(name), SnapshotOrigin::Asked).map(drop)?),
         });
-        match done {
-            Ok(()) => {
-                count += 1;
-                let shown = Shown::of(name);
-                match &options.delete {
-                    Some(_) => say(format_args!("of the space {path} as well")),
-                    None => say(format_args!("of the space {path} as well: {path}/.snapshots/{shown}")),
-                }
+        match (done, before) {
+            (Ok(()), _) if options.delete.is_some() => say(format_args!("of the space {path} as well")),
+            (Ok(()), _) => {
+                say(format_args!("of the space {path} as well: {path}/.snapshots/{}", Shown::of(name)));
             }
-            Err(Failure::Snapshot(SnapshotError::Missing { .. })) if options.delete.is_some() => {}
-            Err(Failure::Snapshot(SnapshotError::Taken { .. })) if before.is_some() => {}
-            Err(failure @ Failure::Reader { .. }) => say(format_args!("not of the space {path}: {failure}")),
-            Err(failure) => {
+            (Err(Failure::Snapshot(SnapshotError::Missing { .. })), _) if options.delete.is_some() => {}
+            // What is older than the drive's was taken for another reason.
+            (
+                Err(Failure::Snapshot(SnapshotError::Taken { taken, .. })),
+                Some(SnapshotError::Taken { taken: of_drive, .. }),
+            ) if taken >= *of_drive => say(format_args!("of the space {path} already")),
+            (Err(failure), _) => {
                 say(format_args!("not of the space {path}: {failure}"));
-                failed = Some(path);
+                if !matches!(failure, Failure::Reader { .. }) {
+                    failed = Some(path);
+                }
             }
         }
     };
-    let done =
-        with_spaces_too(&options.client, of, Need::Write, |volume| take_or_delete(options, volume), each)?;
-    match (failed, done.before) {
-        (Some(path), _) => Err(Failure::Space {
+    let of = options.of.as_deref();
+    let work = |volume: &Volume| {
+        begin()?;
+        take_or_delete(options, volume, goes_on)
+    };
+    let done = with_spaces_too(&options.client, of, Need::Write, work, each)?;
+    if let Some(path) = failed {
+        return Err(Failure::Space {
             reason: format!("it is not of all spaces: not of {path}, for what is said above"),
             advice: "say it again, or `snapshot --of DIR`, which does it for one space",
-        }),
-        (None, Some(before)) if count == 0 => Err(before.into()),
-        (None, Some(before)) => {
-            say(format_args!("{before}, and stays as it is: this was done for the spaces that were left"));
-            Ok(())
-        }
-        (None, None) => Ok(()),
+        });
     }
+    if let Some(before) = done.before {
+        say(format_args!(
+            "{before}: this was cut short before, and is done now for the spaces that were left"
+        ));
+    }
+    Ok(())
 }
 
 /// What was done to the drive.
 struct OfDrive {
     /// What the snapshot is called.
     name: String,
-    /// That it had been done before, for all that is known: whoever was cut short between the drive and a space says it again.
+    /// That it had been done before, by a command that was cut short.
     before: Option<SnapshotError>,
 }
 
-fn take_or_delete(options: &SnapshotOptions, volume: &Volume) -> Result<OfDrive, Failure> {
-    let goes_on = |name: &String, before: SnapshotError| match options.of {
-        None => Ok(OfDrive { name: name.clone(), before: Some(before) }),
-        Some(_) => Err(before.into()),
-    };
+fn take_or_delete(options: &SnapshotOptions, volume: &Volume, goes_on: bool) -> Result<OfDrive, Failure> {
+    let behind_itself = |name: &String, before| Ok(OfDrive { name: name.clone(), before: Some(before) });
     if let Some(name) = &options.delete {
         return match volume.delete_snapshot(name) {
-            Err(before @ SnapshotError::Missing { .. }) => goes_on(name, before),
+            Err(before @ SnapshotError::Missing { .. }) if goes_on => behind_itself(name, before),
             deleted => {
                 deleted?;
                 say(format_args!("the snapshot {name} is deleted"));
@@ -138,7 +174,9 @@ fn take_or_delete(options: &SnapshotOptions, volume: &Volume) -> Result<OfDrive,
         };
     }
     let taken = match (volume.take_snapshot(options.name.as_deref(), SnapshotOrigin::Asked), &options.name) {
-        (Err(before @ SnapshotError::Taken { .. }), Some(name)) => return goes_on(name, before),
+        (Err(before @ SnapshotError::Taken { .. }), Some(name)) if goes_on => {
+            return behind_itself(name, before);
+        }
         (taken, _) => taken?,
     };
     let name = taken.record.name;
