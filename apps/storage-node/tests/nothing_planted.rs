@@ -80,7 +80,13 @@ fn links_that_wait_under_every_foreseeable_name_lead_nowhere() {
     let mut killed = Command::new(PROGRAM);
     killed.args(["put", "value", "--home", text(&home)]).env("TMPDIR", &temporary).stdin(Stdio::piped());
     let mut killed = killed.spawn().unwrap();
-    eventually("it has begun", LIMIT, || left() == PLANTED_COUNT);
+    let uses_it = |entry: fs::DirEntry| {
+        entry.file_name().to_string_lossy().starts_with(".hypha-scratch-")
+            && entry.path().join("device.json").exists()
+    };
+    eventually("it uses its directory", LIMIT, || {
+        fs::read_dir(&temporary).unwrap().any(|entry| uses_it(entry.unwrap()))
+    });
     killed.kill().unwrap();
     killed.wait().unwrap();
     let get = run_with_temporary(&temporary, &["get", "value", text(&target), "--home", text(&home)]);
