@@ -19,6 +19,7 @@ mod says;
 mod spaces;
 mod values;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -468,7 +469,7 @@ pub(crate) struct Mount {
     pub(crate) at: Option<String>,
     /// With --at STATE: show this space in place of the drive, by what `past DIR` lists
     #[arg(long, value_name = "DIR", requires = "at")]
-    pub(crate) of: Option<String>,
+    pub(crate) of: Option<OsString>,
 }
 
 /// Options of `umount`.

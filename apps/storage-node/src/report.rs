@@ -231,7 +231,7 @@ mod tests {
         };
         let read: Report = from_bytes(&to_bytes(&report)).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&report).unwrap());
-        let copy = Some(CopySeen { address: None, found_s_ago: 11, goes_on: true });
+        let copy = Some(CopySeen { address: None, found_s_ago: 11, goes_on: true, is_lawless: false });
         let report = Report { copy, clock_ms: None, clock_ahead_s: Some(-12), ..report };
         let read: Report = from_bytes(&to_bytes(&report)).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&report).unwrap());

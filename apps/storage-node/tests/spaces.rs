@@ -261,7 +261,7 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     // He may only read meanwhile: it waits on, and no end of his passes that over.
     printed(&home, &["share", "band (old)", "--read", &id(&bobs)]);
     let mut bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
-    assert!(bob.wait_for("may not write to the space band ?old? any more", SOON), "{}", bob.drain());
+    assert!(bob.wait_for("may not write to the space band (old) any more", SOON), "{}", bob.drain());
     assert!(reads(&b.join("band (old)/second"), "2"));
     signal(bob.pid(), Signal::TERM);
     let status = bob.wait(SOON).expect("it ends");
