@@ -122,11 +122,26 @@ impl<O: Overlay + 'static> Client<O> {
         let place = Genesis::place(&identity.public_key(), &salt);
         let mut chosen = links.placed(place.0, links.replicas);
         chosen.truncate(links.replicas);
-        if chosen.len() < links.replicas {
-            return Err(CreateError::NotEnoughNodes { known: chosen.len(), needed: links.replicas });
+        let members: Vec<NodeId> = chosen.iter().map(|contact| contact.id).collect();
+        self.create_register_on(salt, writers, members)
+    }
+
+    /// As [`create_register`](Client::create_register), kept by these nodes: by those of another register, that both are lost with the
+    /// same ones, and are moved with them.
+    ///
+    /// # Errors
+    /// [`CreateError`], if there are fewer than copies.
+    pub fn create_register_on(
+        &self,
+        salt: [u8; 32],
+        writers: Vec<PublicKey>,
+        members: Vec<NodeId>,
+    ) -> Result<Signed<Genesis>, CreateError> {
+        let (known, needed) = (members.len(), self.inner.links.replicas);
+        if known < needed {
+            return Err(CreateError::NotEnoughNodes { known, needed });
         }
-        let members = chosen.iter().map(|contact| contact.id).collect();
-        let genesis = Genesis::sign(identity, salt, members, writers);
+        let genesis = Genesis::sign(&self.inner.identity, salt, members, writers);
         self.enter(genesis.clone());
         Ok(genesis)
     }

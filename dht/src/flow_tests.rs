@@ -153,6 +153,23 @@ fn the_same_writer_writes_again_in_one_round_trip() {
 }
 
 #[test]
+fn a_register_is_kept_where_another_is_if_that_is_wished() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(6, 3, 1);
+        let client = network.client(&identity(1));
+        let first = client.create_register([1; 32], vec![]).unwrap();
+        let members = client.membership(&first.register()).unwrap().members().to_vec();
+        for salt in 2..12 {
+            let beside = client.create_register_on([salt; 32], vec![], members.clone()).unwrap();
+            client.compare_and_swap(&beside.register(), None, Bytes::from_static(b"0")).unwrap();
+            assert_eq!(client.membership(&beside.register()).unwrap().members(), members);
+        }
+        let too_few = client.create_register_on([12; 32], vec![], members[1..].to_vec());
+        assert!(matches!(too_few, Err(CreateError::NotEnoughNodes { known: 2, needed: 3 })));
+    });
+}
+
+#[test]
 fn registers_survive_a_dead_node_and_nobody_waits_for_it() {
     in_counted_time(|| {
         for mood in [Mood::Dead, Mood::Hangs] {

@@ -51,6 +51,8 @@ const SPACES_MAX: usize = 64;
 const SPACES_EVER_MAX: usize = 512;
 /// Mounts look for what others changed once a second.
 const SHOWN_LIMIT: Duration = Duration::from_secs(5);
+/// How long it is asked who keeps the root of the drive by now.
+const KEEPERS_LIMIT: Duration = Duration::from_secs(5);
 /// Hexadecimal digits of an id that are shown.
 const SHOWN_DIGITS: usize = 12;
 
@@ -393,7 +395,11 @@ fn make(
                     "use one that there is",
                 ));
             }
-            let genesis = client.block_store().create_register(random_bytes(), Vec::new());
+            // Where the drive's root is by now: whoever had that moved elsewhere does not look for each space's.
+            let mut keepers = volume::keepers(network, Some(&client_directory::first(home.path())))?;
+            keepers.follow(&client.block_store(), KEEPERS_LIMIT);
+            let members = keepers.members().to_vec();
+            let genesis = client.block_store().create_register_on(random_bytes(), Vec::new(), members);
             let genesis = genesis.map_err(|error| Failure::NoNode { reason: error.to_string() })?;
             change_roll(home, |roll| {
                 roll.space_or_new(&genesis, name.text());

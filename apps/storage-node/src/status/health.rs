@@ -169,7 +169,7 @@ pub(super) struct RootInZone {
     pub(super) to_replace: Vec<NodeId>,
 }
 
-/// The zone that the root would be gone with, where that can be helped, or all of those that keep it stand there.
+/// The zone that the root would be gone with. With two zones that is one of them whatever is done, and it takes a third.
 pub(super) fn root_in_zone(nodes: &[Witness], root: RootKeepers<'_>) -> Option<RootInZone> {
     let (all, needed) = (root.ids.len(), root.needed);
     // One that is alone is gone with itself.
@@ -200,7 +200,7 @@ pub(super) fn root_in_zone(nodes: &[Witness], root: RootKeepers<'_>) -> Option<R
         *counts.entry(spares.remove(place).zone.clone()).or_default() += 1;
         to_replace.extend(candidates.next().copied());
     }
-    (count == all || !to_replace.is_empty()).then_some(RootInZone { zone, count, to_replace })
+    Some(RootInZone { zone, count, to_replace })
 }
 
 /// How many of so many make a quorum.
@@ -371,9 +371,10 @@ mod tests {
         assert_eq!(told("aaabc", &[0, 3, 4]), None);
         assert_eq!(told("-----", &[0, 1, 2]), None, "nobody says a zone");
         assert_eq!(told("a----", &[1, 2, 3]), Some((None, 3, vec![1])), "they may stand anywhere together");
-        // With two zones one of them has a quorum whatever is done; but not all.
+        // With two zones one of them has a quorum whatever is done: it takes a third.
         assert_eq!(told("aaabb", &[0, 1, 2]), Some((zone("a"), 3, vec![0])));
-        assert_eq!(told("aaabb", &[0, 1, 3]), None);
+        assert_eq!(told("aaabb", &[0, 1, 3]), Some((zone("a"), 2, vec![])));
+        assert_eq!(told("---a", &[0, 1, 3]), Some((None, 2, vec![])));
         // Nobody is there to take it.
         assert_eq!(told("aaaB", &[0, 1, 2]), Some((zone("a"), 3, vec![])));
         assert_eq!(told("ab", &[0]), None, "one copy is where it is");

@@ -258,7 +258,7 @@ fn of_one_zone(InOneZone { zone, keeper_count, to_replace }: &InOneZone, keepers
         false => format!("{keeper_count} of them"),
     };
     let advice = match &to_replace[..] {
-        [] => "start a node elsewhere (`run --zone`), and have it take the place of one of them (`storage-node node replace`)".into(),
+        [] => "start a node elsewhere, where none of them stands (`run --zone`), and have it take the place of one of them (`storage-node node replace`)".into(),
         some => {
             let commands: Vec<String> = some.iter().map(|name| format!("`storage-node node replace {name}`")).collect();
             format!("{}, in the home that made the network, has others elsewhere keep it", commands.join(" and then "))
