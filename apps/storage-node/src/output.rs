@@ -96,7 +96,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// same.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Internal(error.to_string()))?;
     print_as_it_is(&(as_json_has_it(&text) + "\n"))
