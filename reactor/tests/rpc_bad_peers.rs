@@ -70,7 +70,15 @@ fn say(peer: &Pipe, bytes: &[u8]) {
 fn request(call: u32, method: u32, message: &[u8], payload_size: u32) -> Vec<u8> {
     let message_size = message.len() as u32;
     let priority = Priority::Normal;
-    let header = Header::Request { call, method, timeout_ms: 10_000, message_size, payload_size, priority };
+    let header = Header::Request {
+        call,
+        method,
+        timeout_ms: 10_000,
+        metadata_size: 0,
+        message_size,
+        payload_size,
+        priority,
+    };
     [&header.encode()[..], message].concat()
 }
 
@@ -402,8 +410,14 @@ fn a_stream_that_is_opened_again_under_another_priority_hangs_nobody() {
     reactor::run(|| {
         let (victim, peer) = victim(Config::default());
         say(&peer, &PREFACE);
-        let open =
-            |priority| Header::Open { call: 5, method: 99, timeout_ms: 1_000, message_size: 0, priority };
+        let open = |priority| Header::Open {
+            call: 5,
+            method: 99,
+            timeout_ms: 1_000,
+            metadata_size: 0,
+            message_size: 0,
+            priority,
+        };
         let cancel = Header::Cancel { call: 5 };
         // All in one turn of the reader, before anything is written.
         let frames = [open(Priority::Normal), cancel, open(Priority::Low), cancel, open(Priority::High)];
@@ -433,6 +447,7 @@ fn streams_that_are_opened_and_cancelled_by_one_who_does_not_read_come_to_an_end
                 call,
                 method: 99,
                 timeout_ms: 1_000,
+                metadata_size: 0,
                 message_size: 0,
                 priority: Priority::Normal,
             };

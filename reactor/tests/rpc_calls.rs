@@ -154,7 +154,7 @@ fn the_caller_learns_what_went_wrong_and_the_connection_lives_on() {
         let refused = near.call::<Refuse>(&"full".into(), none.clone(), SECOND);
         assert_eq!(refused, Err(CallError::Remote("full".into())));
         let payload = Bytes::from(vec![0; PAYLOAD_SIZE_BYTES_MAX + 1]);
-        assert_eq!(near.call::<Echo>(&1, payload, SECOND), Err(CallError::TooLarge));
+        assert_eq!(near.call::<Echo>(&1, payload, SECOND), Err(CallError::RequestTooLarge));
 
         // The same number with other types: two versions that disagree.
         method!(OtherEcho, 1, String, u64, ());

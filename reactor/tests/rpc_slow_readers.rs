@@ -54,8 +54,15 @@ fn say(peer: &dyn Duplex, bytes: &[u8]) {
 
 fn ask(peer: &dyn Duplex, call: u32, method: u32) {
     let priority = Priority::Normal;
-    let header =
-        Header::Request { call, method, timeout_ms: u32::MAX, message_size: 1, payload_size: 0, priority };
+    let header = Header::Request {
+        call,
+        method,
+        timeout_ms: u32::MAX,
+        metadata_size: 0,
+        message_size: 1,
+        payload_size: 0,
+        priority,
+    };
     say(peer, &[&header.encode()[..], b"\xc0"].concat());
 }
 

@@ -66,7 +66,7 @@ impl Flows for Server {
 
     fn sum(&self, _: &CallContext, numbers: StreamReceiver<i64>) -> Result<i64, String> {
         let mut sum = 0;
-        while let Some(number) = numbers.recv() {
+        while let Some(number) = numbers.recv().unwrap() {
             if number < 0 {
                 return Err("negative".to_owned());
             }
@@ -97,7 +97,7 @@ impl Flows for Server {
     }
 
     fn sip(&self, _: &CallContext, items: StreamReceiver<Bytes>, count: u64) -> Result<u64, Never> {
-        let taken = (0..count).map_while(|_| items.recv()).count();
+        let taken = (0..count).map_while(|_| items.recv().unwrap()).count();
         drop(items);
         reactor::sleep(Duration::from_millis(20));
         Ok(taken as u64)
@@ -361,7 +361,7 @@ fn bulk_streams_starve_neither_small_calls_nor_each_other() {
         let low = CallOptions::timeout(Duration::from_secs(60)).priority(Priority::Low);
         let calls: Vec<_> = (0..6)
             .map(|at| {
-                let options = if at < 3 { low } else { low.priority(Priority::Normal) };
+                let options = if at < 3 { low.clone() } else { low.clone().priority(Priority::Normal) };
                 ends.client.with(options).pour(30_000).unwrap()
             })
             .collect();
@@ -382,7 +382,7 @@ fn bulk_streams_starve_neither_small_calls_nor_each_other() {
             let high = CallOptions::default().priority(Priority::High);
             for number in 0..5 {
                 let at_begin: i32 = taken.borrow().iter().sum();
-                assert_eq!(ends.client.with(high).echo(number), Ok(number));
+                assert_eq!(ends.client.with(high.clone()).echo(number), Ok(number));
                 let meanwhile = taken.borrow().iter().sum::<i32>() - at_begin;
                 // It waits behind one batch, which holds some nine of those items, and what the kernel's pipe would.
                 assert!(meanwhile <= 30, "{meanwhile} items of 30 KB overtook a small call");
@@ -408,7 +408,14 @@ fn a_peer_that_leaves_the_window_is_cut_off_with_the_reason() {
         let say = |bytes: &[u8]| raw.write_slices(&mut [std::io::IoSlice::new(bytes)]);
         say(&reactor::rpc::frame::PREFACE).unwrap();
         let priority = Priority::Normal;
-        let open = Header::Open { call: 3, method: 8, timeout_ms: 60_000, message_size: 1, priority };
+        let open = Header::Open {
+            call: 3,
+            method: 8,
+            timeout_ms: 60_000,
+            metadata_size: 0,
+            message_size: 1,
+            priority,
+        };
         say(&[&open.encode()[..], &[0xc0]].concat()).unwrap();
         let item = Header::Item { side: Side::Request, call: 3, size: 50_000 };
         for _ in 0..6 {
@@ -429,7 +436,14 @@ fn more_streams_than_a_peer_may_open_are_refused_and_items_for_nobody_are_droppe
         say(&reactor::rpc::frame::PREFACE);
         for call in 0..2 * STREAMS_MAX as u32 {
             let priority = Priority::Normal;
-            let open = Header::Open { call, method: 8, timeout_ms: 60_000, message_size: 1, priority };
+            let open = Header::Open {
+                call,
+                method: 8,
+                timeout_ms: 60_000,
+                metadata_size: 0,
+                message_size: 1,
+                priority,
+            };
             say(&[&open.encode()[..], &[0xc0]].concat());
         }
         let last = 2 * STREAMS_MAX as u32 - 1;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use reactor::net::pipe;
 use reactor::rpc::{
-    CALL_TIME, CallContext, CallError, CallOptions, Config, Connection, Never, Service, StreamReceiver,
-    StreamSender,
+    Broken, CALL_TIME, CallContext, CallError, CallOptions, Config, Connection, Never, Service,
+    StreamReceiver, StreamSender,
 };
 use reactor::sim::{self, SimConfig};
 
@@ -109,5 +109,68 @@ fn a_stream_outlives_the_time_of_a_call_unless_it_is_told_a_time() {
             assert_eq!(hasty.recv(), Err(CallError::TimedOut));
         });
         asked.wait();
+    });
+}
+
+/// How a receiver that outlives its handler sees the stream come to its end.
+#[derive(Default)]
+struct Witness {
+    saw: Rc<Cell<Option<Result<(), Broken>>>>,
+    answers_early: bool,
+}
+
+impl Sums for Witness {
+    fn sum(&self, _: &CallContext, numbers: StreamReceiver<i64>) -> Result<i64, Never> {
+        let saw = self.saw.clone();
+        let watch = move || {
+            let end = loop {
+                match numbers.recv() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Ok(()),
+                    Err(broken) => break Err(broken),
+                }
+            };
+            saw.set(Some(end));
+        };
+        let watching = reactor::spawn(watch);
+        if !self.answers_early {
+            let _ = watching.join();
+        }
+        Ok(0)
+    }
+
+    fn hang(&self, _: &CallContext, _: StreamSender<u64>) -> Result<(), Never> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_end_a_lost_peer_a_cancel_and_an_early_answer_are_four_values() {
+    reactor::run(|| {
+        type Ending = fn(reactor::rpc::StreamCall<Sum>, &Connection);
+        let cases: [(Result<(), Broken>, Ending); 4] = [
+            (Ok(()), |call, _| _ = call.finish()),
+            (Err(Broken::Cancelled), |call, _| drop(call)),
+            (Err(Broken::Lost), |call, near| {
+                near.close();
+                drop(call);
+            }),
+            (Err(Broken::Answered), |call, _| assert_eq!(call.recv().map(drop), Ok(()))),
+        ];
+        for (expected, end) in cases {
+            let witness = Witness { answers_early: expected == Err(Broken::Answered), ..Witness::default() };
+            let saw = witness.saw.clone();
+            let mut service = Service::new();
+            Rc::new(witness).serve_on(&mut service);
+            let (near, far) = pipe(100_000);
+            let _far = Connection::start(far, Rc::new(service), Config::default());
+            let near = Connection::start(near, Service::none(), Config::default());
+            let call = SumsClient::new(near.clone()).sum().unwrap();
+            call.send(&1).unwrap();
+            reactor::sleep(Duration::from_millis(1));
+            end(call, &near);
+            eventually(|| saw.get().is_some());
+            assert_eq!(saw.get(), Some(expected));
+        }
     });
 }

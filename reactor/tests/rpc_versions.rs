@@ -1,7 +1,8 @@
 //! Peers of different versions: what the first release said, byte for byte, is replayed to today's code.
 //!
 //! `golden/rpc_v1_caller.bin` and `golden/rpc_v1_callee.bin` are the two directions of one conversation between two
-//! ends of version 1, recorded with its own code before there was a version 2. They are never written again.
+//! ends of version 1, recorded with its own code before there was a version 2. They are never written again, nor are those
+//! of version 2.
 
 use std::io::{self, IoSlice, Write};
 use std::path::PathBuf;
@@ -11,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use reactor::cell::RefCell;
 use reactor::net::{Duplex, Pipe, WriteOnce, pipe};
-use reactor::rpc::{CallError, CallOptions, CloseReason, Config, Connection, Method, Priority, Service};
+use reactor::rpc::{
+    CallError, CallOptions, CloseReason, Config, Connection, Metadata, Method, Priority, Service,
+};
 
 macro_rules! method {
     ($name:ident, $id:literal, $request:ty, $response:ty, $error:ty) => {
@@ -158,7 +161,7 @@ fn an_older_caller_gets_the_same_answers_byte_for_byte() {
         let (mut now, unknown) = frames_of_version_1(&said);
         assert!(none.is_empty() && unknown.is_empty(), "an older peer would hang up: {unknown:?}");
         // The announcement: to version 1 a cancel of a call that is not there.
-        assert_eq!(now.remove(0)[..8], [5, 0, 0, 0, 2, 0, 0xff, 0xff]);
+        assert_eq!(now.remove(0)[..8], [5, 0, 0, 0, 3, 0, 0xff, 0xff]);
         // All calls came at once, so those that take longer answer later; and the one that was given up does not.
         now.sort_unstable();
         let mut expected = expected;
@@ -259,7 +262,7 @@ fn a_newer_peer_is_understood_as_far_as_we_go() {
         far.write_slices(&mut [IoSlice::new(&said.concat())]).unwrap();
         let mut heard = Vec::new();
         let expected = [
-            (5, 0, 0xffff_0002u32),
+            (5, 0, 0xffff_0003u32),
             (16, 0, 0),
             // Unknown is 2.
             (2, 2, 0),
@@ -292,24 +295,28 @@ fn a_newer_peer_is_understood_as_far_as_we_go() {
 }
 
 #[test]
-fn the_words_of_version_2_stay_as_they_were_released() {
+fn the_words_of_version_3_stay_as_they_were_released() {
     reactor::run(|| {
         let (near, far) = pipe(1 << 20);
         let (said, answered) = (Rc::new(RefCell::default()), Rc::new(RefCell::default()));
         let caller = Connection::start(Recorded(near, Rc::clone(&said)), Service::none(), Config::default());
         let mut service = Service::new();
-        service.on_stream::<Flowing>(|_, (), _, numbers| {
+        service.on_stream::<Flowing>(|call, (), _, numbers| {
+            call.answer_with("served-by", "b").unwrap();
             (0..3).for_each(|number| _ = numbers.send(&number));
             Ok(())
         });
         let callee =
             Connection::start(Recorded(far, Rc::clone(&answered)), Rc::new(service), Config::default());
-        let call = FlowClient::new(caller.clone()).flow().unwrap();
+        let metadata = Metadata::new().with("request-id", "a").unwrap();
+        let client = FlowClient::new(caller.clone()).with(CallOptions::default().metadata(metadata));
+        let call = client.flow().unwrap();
+        assert_eq!(call.metadata(), Metadata::new(), "nothing is answered yet");
         assert_eq!(call.items().collect::<Result<Vec<_>, _>>(), Ok(vec![0, 1, 2]));
         assert_eq!(call.finish(), Ok(()));
         caller.close();
         callee.wait_closed();
-        for (name, now) in [("rpc_v2_caller.bin", said), ("rpc_v2_callee.bin", answered)] {
+        for (name, now) in [("rpc_v3_caller.bin", said), ("rpc_v3_callee.bin", answered)] {
             // The caller's time is in it, and differs by milliseconds.
             let mut now: Vec<u8> = now.borrow().clone();
             let open = now.windows(12).position(|head| head[0] == 9 && head[8..12] == [9, 0, 0, 0]);
@@ -321,5 +328,53 @@ fn the_words_of_version_2_stay_as_they_were_released() {
             }
             assert_eq!(now, std::fs::read(golden(name)).unwrap(), "{name}");
         }
+    });
+}
+
+#[test]
+fn a_peer_of_version_2_is_answered_in_its_own_words() {
+    reactor::run(|| {
+        let (near, far) = pipe(1 << 20);
+        let said = Rc::new(RefCell::default());
+        let mut service = Service::new();
+        service.on_stream::<Flowing>(|call, (), _, numbers| {
+            // It gets none of this.
+            call.answer_with("served-by", "b").unwrap();
+            (0..3).for_each(|number| _ = numbers.send(&number));
+            Ok(())
+        });
+        let callee = Connection::start(Recorded(near, Rc::clone(&said)), Rc::new(service), Config::default());
+        let mut asked = std::fs::read(golden("rpc_v2_caller.bin")).unwrap();
+        let recorded = std::fs::read(golden("rpc_v2_callee.bin")).unwrap();
+        // Its time was taken out of the record: a minute.
+        let open = asked.windows(12).position(|head| head[0] == 9 && head[8..12] == [9, 0, 0, 0]).unwrap();
+        asked[open + 20..open + 24].copy_from_slice(&60_000u32.to_le_bytes());
+        // The goodbye at the end waits for the answers.
+        let (questions, goodbye) = asked.split_at(asked.len() - 24);
+        far.write_slices(&mut [IoSlice::new(questions)]).unwrap();
+        let start = std::time::Instant::now();
+        while said.borrow().len() < recorded.len() && start.elapsed() < Duration::from_secs(60) {
+            reactor::sleep(Duration::from_millis(1));
+        }
+        far.write_slices(&mut [IoSlice::new(goodbye)]).unwrap();
+        assert_eq!(callee.wait_closed(), CloseReason::Remote);
+        // All is as it was but the announcement and the hello, which tell of version 3.
+        let (mut now, mut expected) = (said.borrow().clone(), recorded);
+        for bytes in [&mut now, &mut expected] {
+            bytes[12] = 0;
+            let hello = bytes.windows(2).position(|head| head == [0x92, 2] || head == [0x92, 3]).unwrap();
+            bytes[hello + 1..hello + 3].fill(0);
+        }
+        let body = |bytes: &[u8]| {
+            let (mut rest, mut frames) = (&bytes[8..], Vec::new());
+            while let Ok(Some((_, length))) = reactor::rpc::frame::decode(rest) {
+                frames.push(rest[..length].to_vec());
+                rest = &rest[length..];
+            }
+            assert!(rest.is_empty());
+            frames.sort_unstable();
+            frames
+        };
+        assert_eq!(body(&now), body(&expected));
     });
 }

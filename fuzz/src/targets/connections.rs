@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use ::bytes::Bytes;
 use ::reactor::cell::RefCell;
 use ::reactor::http::{
     Condition, Content, ETag, Headers, Listen, Method, Ranges, Request, Response, Server, Validators,
@@ -14,7 +15,8 @@ use ::reactor::http::{
 };
 use ::reactor::net::{Duplex, Pipe, pipe};
 use ::reactor::rpc::frame::{Header, PREFACE, Priority, Side};
-use ::reactor::rpc::{self, Connection, Pool, Service, StreamMethod};
+use ::reactor::rpc::metadata::Block;
+use ::reactor::rpc::{self, Connection, Metadata, Pool, Service, ServiceName, StreamMethod};
 use ::reactor::sim::{self, SimConfig};
 
 use crate::Target;
@@ -69,6 +71,17 @@ impl rpc::Method for Hang {
     type Error = String;
 }
 
+/// One that takes short requests only.
+struct Short;
+impl rpc::Method for Short {
+    const ID: u32 = 5;
+    const NAME: &'static str = "short";
+    const REQUEST_SIZE_BYTES_MAX: Option<usize> = Some(4);
+    type Request = ();
+    type Response = ();
+    type Error = String;
+}
+
 /// One that gives back each item that it is given.
 struct Mirror;
 impl rpc::Method for Mirror {
@@ -85,7 +98,19 @@ impl StreamMethod for Mirror {
 
 fn service() -> Rc<Service> {
     let mut service = Service::new();
-    service.on::<Echo<true>>(|_, value, payload| Ok((value, payload)));
+    service.on::<Echo<true>>(|context, value, payload| {
+        // What a handler may do with the caller's metadata, however that came.
+        for (key, value) in context.metadata.iter() {
+            assert!(!key.is_empty() && context.metadata.get(key) == Some(value));
+            let _ = context.answer_with(key, value);
+        }
+        assert_eq!(context.answer_metadata(), context.metadata, "what came can be sent back");
+        Ok((value, payload))
+    });
+    service.on::<Short>(|_, (), _| Ok(((), Bytes::new())));
+    let mut other = Service::new();
+    other.on::<Echo<true>>(|_, value, payload| Ok((value, payload)));
+    service.share(ServiceName::from_static("other"), Rc::new(other));
     service.on::<Echo<false>>(|_, value, payload| {
         ::reactor::yield_now();
         Ok((value, payload))
@@ -94,8 +119,9 @@ fn service() -> Rc<Service> {
         context.draining().wait();
         Ok(((), payload))
     });
-    service.on_stream::<Mirror>(|_, (), items, out| {
-        while let Some(item) = items.recv() {
+    service.on_stream::<Mirror>(|context, (), items, out| {
+        let _ = context.answer_with("mirror", context.metadata.get("id").unwrap_or_default());
+        while let Ok(Some(item)) = items.recv() {
             if out.send(&item).is_err() {
                 break;
             }
@@ -128,11 +154,25 @@ pub const RPC_CONNECTION: Target = Target {
         let priority = Priority::Normal;
         let request = |call, method, message: &[u8], payload: &[u8]| {
             let (message_size, payload_size) = (message.len() as u32, payload.len() as u32);
-            let header =
-                Header::Request { call, method, timeout_ms: 1_000, message_size, payload_size, priority };
+            let header = Header::Request {
+                call,
+                method,
+                timeout_ms: 1_000,
+                metadata_size: 0,
+                message_size,
+                payload_size,
+                priority,
+            };
             [&header.encode()[..], message, payload].concat()
         };
-        let open = Header::Open { call: 9, method: 4, timeout_ms: 1_000, message_size: 1, priority };
+        let open = Header::Open {
+            call: 9,
+            method: 4,
+            timeout_ms: 1_000,
+            metadata_size: 0,
+            message_size: 1,
+            priority,
+        };
         let item = Header::Item { side: Side::Request, call: 9, size: 3 };
         let credit = Header::Credit { side: Side::Response, call: 9, bytes: 100 };
         // Of version 2: its announcement, and what it says of itself.
@@ -161,8 +201,48 @@ pub const RPC_CONNECTION: Target = Target {
             &Header::End { call: 9 }.encode(),
             &Header::Drain.encode(),
         ];
+        // Of version 3: a request and an opening with metadata, one for another service, one that is too long.
+        let metadata = Metadata::new().with("id", "7").and_then(|metadata| metadata.with("token", b"\xff"));
+        let metadata = metadata.expect("it is short");
+        let with_block = |call, method, block: &[u8]| {
+            let header = Header::Request {
+                call,
+                method,
+                timeout_ms: 1_000,
+                metadata_size: block.len() as u16,
+                message_size: 1,
+                payload_size: 5,
+                priority,
+            };
+            [&header.encode()[..], block, b"\xc0", b"12345"].concat()
+        };
+        let other = Block::encode(&ServiceName::from_static("other"), &metadata);
+        let own = Block::encode(&ServiceName::default(), &metadata);
+        let block_size = own.len() as u16;
+        let open_with = Header::Open {
+            call: 9,
+            method: 4,
+            timeout_ms: 1_000,
+            metadata_size: block_size,
+            message_size: 1,
+            priority,
+        };
+        let version_3 = [
+            &PREFACE[..],
+            &Header::Cancel { call: 0xffff_0003 }.encode(),
+            &Header::Hello { message_size: 3 }.encode(),
+            b"\x92\x03\x1f",
+            &with_block(1, 1, &own),
+            &with_block(2, 1, &other),
+            &with_block(3, 1, &Block::encode(&ServiceName::from_static("nobody"), &metadata)),
+            &with_block(4, 5, &own),
+            &open_with.encode(),
+            &own,
+            b"\xc0",
+            &Header::End { call: 9 }.encode(),
+        ];
         let goodbye = [&PREFACE[..], &request(1, 3, b"\xc0", b""), &Header::Goodbye.encode()];
-        vec![calls.concat(), stream.concat(), goodbye.concat()]
+        vec![calls.concat(), stream.concat(), version_3.concat(), goodbye.concat()]
     },
 };
 

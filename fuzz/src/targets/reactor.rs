@@ -6,6 +6,7 @@ use ::reactor::crypto::{Identity, PublicKey, Signature, key_file, seal};
 use ::reactor::rpc::budget::{Budget, IN_HAND_BYTES_MAX, PEER_BYTES_MAX, Pool, Weight};
 use ::reactor::rpc::frame::{self, Header, OPTIONAL_KIND_MIN, Priority, Side};
 use ::reactor::rpc::hello::Wire;
+use ::reactor::rpc::metadata::{Block, METADATA_SIZE_BYTES_MAX, Metadata};
 use ::reactor::rpc::window::{Inbound, Outbound, Taken};
 use ::reactor::serialization::{
     Content, EnvelopeError, Versioned, envelope_header, from_bytes, from_envelope, to_bytes, to_envelope,
@@ -145,14 +146,14 @@ fn follow((inbound, outbound): &mut (Inbound, Outbound), found: frame::Frame<'_>
 /// What a callee does with a frame that begins or ends a call: its account holds whatever comes. Handlers of calls with
 /// an even number end at once; the replies of every fourth leave, and the others wait.
 fn charge(budget: &mut Budget<u32>, header: Header) {
+    let request_bytes = header.metadata_size() + header.message_size();
     let admitted = match header {
         Header::Request { call, method, .. } => {
-            let weight =
-                Weight::of_call(header.message_size() + header.part_size(), method as usize % (8 << 20));
+            let weight = Weight::of_call(request_bytes + header.part_size(), method as usize % (8 << 20));
             budget.admit(call, weight).map(|admitted| admitted.then_some(call))
         }
         Header::Open { call, method, .. } => {
-            let weight = Weight::of_stream(header.message_size(), method as usize % (1 << 20));
+            let weight = Weight::of_stream(request_bytes, method as usize % (1 << 20));
             budget.admit(call, weight).map(|admitted| admitted.then_some(call))
         }
         Header::Cancel { call } => {
@@ -160,7 +161,7 @@ fn charge(budget: &mut Budget<u32>, header: Header) {
             Ok(None)
         }
         Header::Ping => {
-            let _ = budget.courtesy();
+            let _ = budget.courtesy(0);
             Ok(None)
         }
         _ => Ok(None),
@@ -186,6 +187,16 @@ pub const RPC_FRAME: Target = Target {
             if rest[0] < OPTIONAL_KIND_MIN {
                 assert_eq!(found.header.encode()[..], rest[..frame::HEADER_SIZE_BYTES]);
             }
+            // A block has one form, and says no more than it may.
+            if let Ok(block) = Block::decode(found.metadata) {
+                assert_eq!(Block::encode(&block.service, &block.metadata), found.metadata);
+                assert!(block.metadata.size_bytes() <= METADATA_SIZE_BYTES_MAX);
+                let mut again = Metadata::new();
+                for (key, value) in block.metadata.iter() {
+                    again.set(key, value).expect("what was read can be written");
+                }
+                assert_eq!(again, block.metadata);
+            }
             charge(&mut budget, found.header);
             follow(&mut streams, found);
             rest = &rest[length..];
@@ -194,9 +205,29 @@ pub const RPC_FRAME: Target = Target {
     seeds: || {
         let priority = Priority::High;
         let (method, timeout_ms) = (0x0200, 1000);
-        let request =
-            Header::Request { call: 1, method, timeout_ms, message_size: 5, payload_size: 9, priority };
-        let open = Header::Open { call: 2, method, timeout_ms, message_size: 1, priority };
+        let request = Header::Request {
+            call: 1,
+            method,
+            timeout_ms,
+            metadata_size: 0,
+            message_size: 5,
+            payload_size: 9,
+            priority,
+        };
+        let metadata = Metadata::new().with("id", "7").and_then(|metadata| metadata.with("token", b"\xff"));
+        let block =
+            Block::encode(&::reactor::rpc::ServiceName::from_static("log"), &metadata.expect("it is short"));
+        let metadata_size = block.len() as u16;
+        let named = Header::Request {
+            call: 3,
+            method,
+            timeout_ms,
+            metadata_size,
+            message_size: 1,
+            payload_size: 0,
+            priority,
+        };
+        let open = Header::Open { call: 2, method, timeout_ms, metadata_size: 0, message_size: 1, priority };
         let item = Header::Item { side: Side::Response, call: 2, size: 3 };
         let credit = Header::Credit { side: Side::Request, call: 2, bytes: 100 };
         let stop = Header::Stop { side: Side::Request, call: 2 };
@@ -220,6 +251,7 @@ pub const RPC_FRAME: Target = Target {
         vec![
             stream.concat(),
             streaming.concat(),
+            [&named.encode()[..], &block, b"\xc0"].concat(),
             Header::Cancel { call: 1 }.encode().to_vec(),
             Header::Goodbye.encode().to_vec(),
         ]

@@ -2,7 +2,8 @@
 //!
 //! Everything that a peer can make us hold is charged here before it is held, and paid back when it is gone:
 //!
-//! - a *call* weighs its request and the longest reply that its method may give ([`Weight`]). It is charged when the
+//! - a *call* weighs its request, metadata included, and the longest reply that its method may give, with the longest
+//!   metadata ([`Weight`]). It is charged when the
 //!   request's header has come, and given back when the reply has been handed to the line, however long the handler
 //!   took. A call that is cancelled is given back when its handler has *ended*: ending is work too;
 //! - a *stream* weighs that and its two windows;
@@ -31,6 +32,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::frame::{FrameError, HEADER_SIZE_BYTES, PART_SIZE_BYTES_MAX};
+use super::metadata::METADATA_SIZE_BYTES_MAX;
 use super::window::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use super::{MESSAGE_SIZE_BYTES_MAX, PAYLOAD_SIZE_BYTES_MAX};
 use withdrawals::Withdrawals;
@@ -130,11 +132,13 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Of a call with a request of so many bytes, to a method whose replies take so many at most.
+    /// Of a call with a request of so many bytes, metadata included, to a method whose replies take so many at most. An end
+    /// below version 3 reckons without the answer's metadata, and may be told that there is too much a call early.
     pub fn of_call(request_bytes: usize, reply_bytes_max: usize) -> Weight {
         // A method that allows itself more than a reply can have would never find room.
         let reply_max = MESSAGE_SIZE_BYTES_MAX + PAYLOAD_SIZE_BYTES_MAX;
-        let bytes = request_bytes + reply_bytes_max.clamp(REASON_SIZE_BYTES_MAX, reply_max) + PLACE_BYTES;
+        let reply_bytes = reply_bytes_max.clamp(REASON_SIZE_BYTES_MAX, reply_max) + METADATA_SIZE_BYTES_MAX;
+        let bytes = request_bytes + reply_bytes + PLACE_BYTES;
         if bytes <= CALL_WEIGHT_BYTES_MIN {
             Weight { class: Class::Light, bytes: CALL_WEIGHT_BYTES_MIN }
         } else if bytes <= MIDDLING_WEIGHT_BYTES_MAX {
@@ -306,13 +310,15 @@ impl<H> Budget<H> {
         }
     }
 
-    /// Charges an answer without a body that cost its cause nothing; `None` if too many of them wait already.
-    pub fn courtesy(&mut self) -> Option<Charge> {
-        if self.courtesies_bytes + HEADER_SIZE_BYTES > COURTESIES_BYTES_MAX {
+    /// Charges an answer with a body of so many bytes (most have none) that cost its cause nothing; `None` if too many of
+    /// them wait already.
+    pub fn courtesy(&mut self, body_bytes: usize) -> Option<Charge> {
+        let bytes = HEADER_SIZE_BYTES + body_bytes;
+        if self.courtesies_bytes + bytes > COURTESIES_BYTES_MAX {
             return None;
         }
-        self.courtesies_bytes += HEADER_SIZE_BYTES;
-        Some(Charge { courtesies_bytes: HEADER_SIZE_BYTES, ..Charge::NONE })
+        self.courtesies_bytes += bytes;
+        Some(Charge { courtesies_bytes: bytes, ..Charge::NONE })
     }
 
     /// Notes what ends the call's handler. A handler that has ended already is given back.

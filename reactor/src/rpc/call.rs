@@ -9,17 +9,17 @@ use bytes::Bytes;
 
 use super::budget::{Charge, Weight};
 use super::frame::{Header, Priority, Side};
-use super::hello::{FEATURE_PRIORITIES, FEATURE_STREAMS, Wire};
+use super::hello::{FEATURE_METADATA, FEATURE_PRIORITIES, FEATURE_STREAMS, Wire};
 use super::interceptor::{self, CallInfo};
+use super::metadata::{Block, Metadata};
 use super::outbox::Outbox;
 use super::shared::{Phase, Shared, Slot};
 use super::stream::{Stream, StreamCall, StreamMethod};
 use super::{
-    CALL_TIME, CallError, CallOptions, Connection, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX,
-    Reply,
+    CALL_TIME, CallError, CallOptions, Connection, Method, Reply, ReplyMetadata, is_request_allowed,
 };
 use crate::cell::RefCell;
-use crate::coroutine;
+use crate::coroutine::{self, Coroutine};
 use crate::serialization;
 use crate::timer::Timer;
 
@@ -53,6 +53,7 @@ fn in_time<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, Reply> {
 /// Runs `innermost` with the connection's interceptors around it.
 fn intercepted<M: Method>(
     shared: &Shared,
+    options: &CallOptions,
     deadline: Instant,
     request_bytes: usize,
     innermost: &mut dyn FnMut() -> Reply,
@@ -62,8 +63,56 @@ fn intercepted<M: Method>(
         return innermost();
     }
     let (peer, deadline) = (shared.peer.as_ref(), Some(deadline));
-    let info = CallInfo { method: M::ID, name: M::NAME, peer, deadline, request_bytes };
+    let (service, metadata) = (options.service.as_str(), &options.metadata);
+    let info = CallInfo { method: M::ID, name: M::NAME, service, metadata, peer, deadline, request_bytes };
     interceptor::around(interceptors, &info, innermost)
+}
+
+/// Waits until it is settled what the peer speaks. One of version 1 says nothing unless it is asked.
+fn meet(shared: &Shared, deadline: Instant) -> Result<(), Reply> {
+    if !matches!(shared.wire.get(), Wire::Agreed { .. }) {
+        shared.say(Header::Ping);
+        in_time(deadline, || shared.agreed.wait())?;
+    }
+    match shared.phase.get() {
+        Phase::Open => Ok(()),
+        _ => Err(Reply::NotSent),
+    }
+}
+
+/// What stands before the message: mostly nothing. A peer that can't read it is not asked at all, for what it would do
+/// without may be something else.
+fn block_of(shared: &Shared, options: &CallOptions, deadline: Instant) -> Result<Vec<u8>, Reply> {
+    let block = Block::encode(&options.service, &options.metadata);
+    if !block.is_empty() {
+        meet(shared, deadline)?;
+        if !shared.wire.get().has(FEATURE_METADATA) {
+            return Err(Reply::Unsupported("metadata and no names of services"));
+        }
+    }
+    Ok(block)
+}
+
+/// Where a call's answer goes.
+fn slot_of<M: Method>(
+    options: &CallOptions,
+    caller: Option<Rc<Coroutine>>,
+    heard: Option<ReplyMetadata>,
+) -> Rc<Slot> {
+    let allowed = options.reply_bytes_max.unwrap_or(usize::MAX);
+    Rc::new(Slot {
+        caller,
+        answer: RefCell::new(None),
+        reply_bytes_max: M::REPLY_SIZE_BYTES_MAX.min(allowed),
+        heard,
+    })
+}
+
+/// What an earlier call has left where this one's answer brings its metadata.
+fn forget_metadata(options: &CallOptions) {
+    if let Some(heard) = &options.reply_metadata {
+        heard.put(Metadata::new());
+    }
 }
 
 /// Calls `M` and waits for the answer.
@@ -74,16 +123,17 @@ pub(super) fn call<M: Method>(
     options: &CallOptions,
 ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
     let message = serialization::to_bytes(request);
-    if message.len() > MESSAGE_SIZE_BYTES_MAX || payload.len() > PAYLOAD_SIZE_BYTES_MAX {
-        return Err(CallError::TooLarge);
+    if !is_request_allowed::<M>(message.len(), payload.len()) {
+        return Err(CallError::RequestTooLarge);
     }
+    forget_metadata(options);
     let deadline = deadline_of(options);
     let reply = if shared.config.interceptors.0.is_empty() {
-        transact::<M>(shared, message, payload, deadline, options.priority)
+        transact::<M>(shared, message, payload, deadline, options)
     } else {
         let request_bytes = message.len() + payload.len();
-        intercepted::<M>(shared, deadline, request_bytes, &mut || {
-            transact::<M>(shared, message.clone(), payload.clone(), deadline, options.priority)
+        intercepted::<M>(shared, options, deadline, request_bytes, &mut || {
+            transact::<M>(shared, message.clone(), payload.clone(), deadline, options)
         })
     };
     reply.decode::<M>()
@@ -92,11 +142,20 @@ pub(super) fn call<M: Method>(
 /// Sends a request when it is its turn, and waits for the reply.
 fn transact<M: Method>(
     shared: &Shared,
-    message: Vec<u8>,
+    mut message: Vec<u8>,
     payload: Bytes,
     deadline: Instant,
-    priority: Priority,
+    options: &CallOptions,
 ) -> Reply {
+    let (priority, message_size) = (options.priority, message.len() as u32);
+    let metadata_size = match block_of(shared, options, deadline) {
+        Ok(block) if block.is_empty() => 0,
+        Ok(block) => {
+            message = [&block[..], &message].concat();
+            block.len() as u16
+        }
+        Err(failure) => return failure,
+    };
     let weight = Weight::of_call(message.len() + payload.len(), M::REPLY_SIZE_BYTES_MAX);
     let allowance = shared.allowance(weight);
     let _permit = match allowance.try_acquire_many(weight.bytes) {
@@ -116,18 +175,15 @@ fn transact<M: Method>(
         return Reply::NotSent;
     }
 
-    let slot = Rc::new(Slot {
-        caller: Some(coroutine::current()),
-        answer: RefCell::new(None),
-        reply_bytes_max: M::REPLY_SIZE_BYTES_MAX,
-    });
+    let slot = slot_of::<M>(options, Some(coroutine::current()), options.reply_metadata.clone());
     let call = shared.outgoing.borrow_mut().begin(slot.clone());
     let _in_flight = InFlight { shared, call };
     let header = Header::Request {
         call,
         method: M::ID,
         timeout_ms: timeout_ms(deadline),
-        message_size: message.len() as u32,
+        metadata_size,
+        message_size,
         payload_size: payload.len() as u32,
         priority: if shared.wire.get().has(FEATURE_PRIORITIES) { priority } else { Priority::Normal },
     };
@@ -172,14 +228,15 @@ pub(super) fn open<M: StreamMethod>(
 ) -> Result<StreamCall<M>, CallError<M::Error>> {
     let shared = connection.shared();
     let message = serialization::to_bytes(request);
-    if message.len() > MESSAGE_SIZE_BYTES_MAX {
-        return Err(CallError::TooLarge);
+    if !is_request_allowed::<M>(message.len(), 0) {
+        return Err(CallError::RequestTooLarge);
     }
+    forget_metadata(options);
     let deadline = deadline_after(options.timeout.unwrap_or(TIMEOUT_MAX));
     let begun_by = deadline_of(options);
     let mut opened = None;
-    let reply = intercepted::<M>(shared, deadline, message.len(), &mut || {
-        match begin::<M>(connection, &message, begun_by, deadline, options.priority) {
+    let reply = intercepted::<M>(shared, options, deadline, message.len(), &mut || {
+        match begin::<M>(connection, &message, begun_by, deadline, options) {
             Ok(begun) => {
                 // One that was opened before, by an interceptor that repeats, is given up with this.
                 opened = Some(begun);
@@ -204,14 +261,13 @@ fn begin<M: StreamMethod>(
     message: &[u8],
     begun_by: Instant,
     deadline: Instant,
-    priority: Priority,
+    options: &CallOptions,
 ) -> Result<StreamCall<M>, Reply> {
-    let shared = connection.shared();
-    if !matches!(shared.wire.get(), Wire::Agreed { .. }) {
-        // A peer of version 1 says nothing unless it is asked.
-        shared.say(Header::Ping);
-        in_time(begun_by, || shared.agreed.wait())?;
-    }
+    let (shared, priority) = (connection.shared(), options.priority);
+    meet(shared, begun_by)?;
+    let block = block_of(shared, options, begun_by)?;
+    let (metadata_size, message_size) = (block.len() as u16, message.len() as u32);
+    let message = [&block, message].concat();
     let weight = Weight::of_stream(message.len(), M::REPLY_SIZE_BYTES_MAX);
     let permit = in_time(begun_by, || shared.allowance(weight).acquire_many(weight.bytes))?;
     in_time(begun_by, || shared.wait_for_room(Outbox::queue_of(message.len(), priority)))?;
@@ -223,14 +279,13 @@ fn begin<M: StreamMethod>(
     }
     // The call gives it back when it is dropped.
     permit.forget();
-    let slot =
-        Rc::new(Slot { caller: None, answer: RefCell::new(None), reply_bytes_max: M::REPLY_SIZE_BYTES_MAX });
+    let slot = slot_of::<M>(options, None, Some(options.reply_metadata.clone().unwrap_or_default()));
     let call = shared.outgoing.borrow_mut().begin(slot.clone());
     let stream = Stream::new(Side::Request, call, priority);
     shared.streams.borrow_mut().insert((Side::Request, call), stream.clone());
-    let (timeout_ms, message_size) = (timeout_ms(deadline), message.len() as u32);
-    let header = Header::Open { call, method: M::ID, timeout_ms, message_size, priority };
-    shared.outbox.borrow_mut().push_open(header, message, priority);
+    let timeout_ms = timeout_ms(deadline);
+    let header = Header::Open { call, method: M::ID, timeout_ms, metadata_size, message_size, priority };
+    shared.outbox.borrow_mut().push_open(header, &message, priority);
     shared.wake_writer();
     Ok(StreamCall::new(connection.clone(), slot, stream, deadline, weight))
 }

@@ -20,7 +20,7 @@ use super::frame::FrameError;
 use super::interceptor::Interceptor;
 use super::shared::{Phase, Shared};
 use super::stream::{StreamCall, StreamMethod};
-use super::{CallError, CallOptions, Method, Pool, Service, call, flow, life};
+use super::{CallError, CallOptions, Method, Pool, REQUEST_SIZE_BYTES_MAX, Service, call, flow, life};
 use crate::crypto::PublicKey;
 use crate::net::Duplex;
 
@@ -37,6 +37,10 @@ pub struct Config {
     /// which takes less than 64 KiB of it, or less than a fortieth: however slow the line, what it takes counts, and not
     /// how long one write lasts. The default is 15 s.
     pub dead_after: Duration,
+    /// The longest request, message and payload together, that this end takes for a method that says nothing of it
+    /// ([`Method::REQUEST_SIZE_BYTES_MAX`]); a longer one is answered [`CallError::RequestTooLarge`] before anything of
+    /// it is held. The default is all that a call may carry.
+    pub request_bytes_max: usize,
     /// What the peers of this and other connections may hold together, beyond a share of each. The default is one pool
     /// for the whole reactor.
     pub pool: Pool,
@@ -69,6 +73,7 @@ impl Default for Config {
         Config {
             ping_after: Duration::from_secs(5),
             dead_after: Duration::from_secs(15),
+            request_bytes_max: REQUEST_SIZE_BYTES_MAX,
             pool: Pool::default(),
             interceptors: Interceptors::default(),
         }

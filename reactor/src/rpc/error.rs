@@ -7,9 +7,9 @@ use std::fmt::Debug;
 
 /// Why a call gave no response. `E` is the method's own error type.
 ///
-/// Whether the callee *did* what was asked is known only for `Remote`, `NotSent`, `UnknownMethod`, `Overloaded`,
-/// `Denied` and `Malformed` (where the sender decides by `E`, and the rest mean it did not). After any
-/// other, ask again with a request that may be applied twice.
+/// Whether the callee *did* what was asked is known only for `Remote` (where the sender decides by `E`), and for `NotSent`,
+/// `UnknownMethod`, `UnknownService`, `Unsupported`, `Overloaded`, `Denied` and `RequestTooLarge`, which mean it did not.
+/// After any other, ask again with a request that may be applied twice; [`CallError::fate`] says so as a value.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError<E> {
@@ -46,19 +46,68 @@ pub enum CallError<E> {
     /// Only a reconnecting client says so; the next call finds a new connection.
     #[error("the connection was lost while the call was in flight: ask what became of it, then call again")]
     Disconnected,
-    /// The request is larger than a call may carry (then it was not sent), or the reply is, or is longer than its
-    /// method says.
+    /// The callee has no service of the name that the call gives. Nothing was done.
+    #[error("the peer has no service of this name: check the name, and the peer's version")]
+    UnknownService,
+    /// The peer's version cannot carry what the call has: metadata, or a service's name. Nothing was sent.
+    #[error("the peer's version of RPC carries no {0}: call without, or have it updated")]
+    Unsupported(&'static str),
+    /// The reply is larger than a call may carry, than its method says, or than the caller takes.
     #[error(
-        "a message takes at most {MESSAGE_SIZE_BYTES_MAX} bytes and a payload {PAYLOAD_SIZE_BYTES_MAX}, \
-         and a reply what its method allows: split it"
+        "the reply is longer than its method or its caller allows: ask for less at once, or allow more (a message takes \
+         at most {MESSAGE_SIZE_BYTES_MAX} bytes and a payload {PAYLOAD_SIZE_BYTES_MAX})"
     )]
     TooLarge,
+    /// The request is larger than a call may carry, than its method says, or than the callee takes. Nothing was done.
+    #[error(
+        "the request is longer than its method or the peer allows, and nothing was done: split it (a message takes at \
+         most {MESSAGE_SIZE_BYTES_MAX} bytes and a payload {PAYLOAD_SIZE_BYTES_MAX})"
+    )]
+    RequestTooLarge,
     /// One side could not read what the other wrote.
     #[error("the call could not be read ({0}): check that both sides run compatible versions")]
     Malformed(String),
 }
 
+/// What is known of a call that failed, for whoever thinks of asking again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The callee has said what there is to say; asked again it would say the same.
+    Answered,
+    /// Nothing was done, and it may go better another time, or elsewhere.
+    NotDone,
+    /// It may have been done, or not.
+    Unknown,
+}
+
 impl<E> CallError<E> {
+    /// What is known of the call.
+    ///
+    /// # Examples
+    /// ```
+    /// use reactor::rpc::{CallError, Fate};
+    /// assert_eq!(CallError::<()>::NotSent.fate(), Fate::NotDone);
+    /// assert_eq!(CallError::<()>::TimedOut.fate(), Fate::Unknown);
+    /// assert_eq!(CallError::Remote("no").fate(), Fate::Answered);
+    /// ```
+    pub fn fate(&self) -> Fate {
+        match self {
+            CallError::NotSent | CallError::Overloaded => Fate::NotDone,
+            CallError::Closed | CallError::Disconnected | CallError::TimedOut | CallError::Cancelled => {
+                Fate::Unknown
+            }
+            CallError::Remote(_)
+            | CallError::Panicked
+            | CallError::UnknownMethod
+            | CallError::UnknownService
+            | CallError::Unsupported(_)
+            | CallError::Denied(_)
+            | CallError::TooLarge
+            | CallError::RequestTooLarge
+            | CallError::Malformed(_) => Fate::Answered,
+        }
+    }
+
     /// Turns the method's own error into another, and leaves the rest alone.
     pub fn map_remote<F>(self, f: impl FnOnce(E) -> F) -> CallError<F> {
         match self {
@@ -72,7 +121,10 @@ impl<E> CallError<E> {
             CallError::UnknownMethod => CallError::UnknownMethod,
             CallError::Denied(reason) => CallError::Denied(reason),
             CallError::Disconnected => CallError::Disconnected,
+            CallError::UnknownService => CallError::UnknownService,
+            CallError::Unsupported(what) => CallError::Unsupported(what),
             CallError::TooLarge => CallError::TooLarge,
+            CallError::RequestTooLarge => CallError::RequestTooLarge,
             CallError::Malformed(reason) => CallError::Malformed(reason),
         }
     }

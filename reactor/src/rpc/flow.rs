@@ -17,9 +17,11 @@ use super::connection::CloseReason;
 use super::frame::{FrameError, Header, PART_SIZE_BYTES_MAX, PREFACE, Priority, Side, Status};
 use super::hello::{FEATURES, Hello, Wire};
 use super::input::Input;
+use super::metadata::{Block, MetadataError};
 use super::outbox::{PAYLOADS_INTERLEAVED_MAX, Queue};
-use super::serve::{cancel, refuse, serve, serve_stream};
+use super::serve::{Body, cancel, refuse, serve, serve_stream};
 use super::shared::{Phase, Shared, Slot};
+use super::window::Broken;
 use super::{Reply, frame};
 use crate::coroutine;
 use crate::serialization;
@@ -34,7 +36,8 @@ const QUEUES: [Queue; 4] =
 struct Partial {
     /// The request or response that it belongs to.
     header: Header,
-    message: Vec<u8>,
+    /// All but the payload.
+    body: Body,
     payload: Vec<u8>,
     filled: usize,
     /// Nobody waits for it any more: its parts are passed over.
@@ -104,42 +107,37 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
         }
         drop_late(shared, &mut partials);
         match header {
-            Header::Request { call, method, message_size, payload_size, .. } => {
-                let request_bytes = message_size as usize + payload_size as usize;
-                // Who drains does nothing new, and says that nothing was done.
-                let weight = Weight::of_call(request_bytes, shared.service.reply_bytes_max(method));
-                let admitted =
-                    shared.phase.get() == Phase::Open && shared.budget.borrow_mut().admit(call, weight)?;
-                // Once we are leaving goodbye is on its way, and nothing else is said.
-                if !admitted && !shared.is_leaving() {
-                    refuse(shared, call, Reply::Overloaded)?;
-                }
+            Header::Request { call, message_size, .. } => {
+                let block = take_block(&mut input, header)?;
+                let admitted = admit(shared, header, call, block)?;
                 // Nothing is held that was not charged.
-                let message = take_if(&mut input, admitted, message_size as usize)?;
-                let whole = receive_first(&mut input, &mut partials, header, message, !admitted)?;
-                if let Some((message, payload)) = whole
+                let message = take_if(&mut input, admitted.is_some(), message_size as usize)?;
+                let unwanted = admitted.is_none();
+                let body = Body { block: admitted.unwrap_or_default(), message, payload: Bytes::new() };
+                let whole = receive_first(&mut input, &mut partials, header, body, unwanted)?;
+                if let Some(body) = whole
                     && shared.budget.borrow().is_arriving(call)
                 {
-                    serve(shared, header, message, payload)?;
+                    serve(shared, header, body)?;
                 }
             }
-            Header::Response { call, message_size, payload_size, .. } => {
-                let bytes = message_size as usize + payload_size as usize;
-                let unwanted = !is_wanted(shared, call, bytes);
-                let message = take_if(&mut input, !unwanted, message_size as usize)?;
-                if let Some((message, payload)) =
-                    receive_first(&mut input, &mut partials, header, message, unwanted)?
-                {
-                    deliver(shared, header, message, payload);
+            Header::Response { call, message_size, .. } => {
+                let block = take_block(&mut input, header)?;
+                let wanted = wanted(shared, header, call, block);
+                let message = take_if(&mut input, wanted.is_some(), message_size as usize)?;
+                let unwanted = wanted.is_none();
+                let body = Body { block: wanted.unwrap_or_default(), message, payload: Bytes::new() };
+                if let Some(body) = receive_first(&mut input, &mut partials, header, body, unwanted)? {
+                    deliver(shared, header, body);
                 }
             }
             // Of a call that was given up meanwhile, by its caller or by our own end, nothing begins.
             Header::RequestPart { call, size } => {
                 let done = receive_part(&mut input, &mut partials, (Side::Request, call), size as usize)?;
-                if let Some((header, message, payload)) = done
+                if let Some((header, body)) = done
                     && shared.budget.borrow().is_arriving(call)
                 {
-                    serve(shared, header, message, payload)?;
+                    serve(shared, header, body)?;
                 }
             }
             Header::ResponsePart { call, size: 0 } => {
@@ -147,8 +145,8 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
             }
             Header::ResponsePart { call, size } => {
                 let done = receive_part(&mut input, &mut partials, (Side::Response, call), size as usize)?;
-                if let Some((header, message, payload)) = done {
-                    deliver(shared, header, message, payload);
+                if let Some((header, body)) = done {
+                    deliver(shared, header, body);
                 }
             }
             Header::Cancel { call } => {
@@ -157,23 +155,22 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
             }
             Header::Ping => {
                 // A peer that asks but does not listen gets no more answers than fit.
-                let charge = shared.budget.borrow_mut().courtesy();
+                let charge = shared.budget.borrow_mut().courtesy(0);
                 if let Some(charge) = charge {
                     shared.outbox.borrow_mut().push_courtesy(Header::Pong, charge);
                     shared.wake_writer();
                 }
             }
             Header::Pong => {}
-            Header::Open { call, method, message_size, .. } => {
-                let weight = Weight::of_stream(message_size as usize, shared.service.reply_bytes_max(method));
-                let admitted =
-                    shared.phase.get() == Phase::Open && shared.budget.borrow_mut().admit(call, weight)?;
-                let message = take_if(&mut input, admitted, message_size as usize)?;
+            Header::Open { call, message_size, .. } => {
+                let block = take_block(&mut input, header)?;
+                let admitted = admit(shared, header, call, block)?;
+                let message = take_if(&mut input, admitted.is_some(), message_size as usize)?;
                 // The connection may have begun to leave while the message came.
-                match admitted && shared.budget.borrow().is_arriving(call) {
-                    true => serve_stream(shared, header, message)?,
-                    false if admitted || shared.is_leaving() => {}
-                    false => refuse(shared, call, Reply::Overloaded)?,
+                if let Some(block) = admitted
+                    && shared.budget.borrow().is_arriving(call)
+                {
+                    serve_stream(shared, header, Body { block, message, payload: Bytes::new() })?;
                 }
             }
             Header::Item { side, call, size } => {
@@ -220,6 +217,58 @@ fn take_if(input: &mut Input<'_>, wanted: bool, size: usize) -> std::io::Result<
     }
 }
 
+/// The block of metadata behind a header, which says that it is short.
+fn take_block(input: &mut Input<'_>, header: Header) -> std::io::Result<Result<Block, MetadataError>> {
+    match header.metadata_size() {
+        0 => Ok(Ok(Block::default())),
+        size => Ok(Block::decode(&input.take(size)?)),
+    }
+}
+
+/// Charges a call that begins, before anything of its message is held; or refuses it, and gives nothing.
+fn admit(
+    shared: &Shared,
+    header: Header,
+    call: u32,
+    block: Result<Block, MetadataError>,
+) -> Result<Option<Block>, CloseReason> {
+    let (method, size, streams) = match header {
+        Header::Request { method, message_size, payload_size, .. } => {
+            (method, message_size as usize + payload_size as usize, false)
+        }
+        Header::Open { method, message_size, .. } => (method, message_size as usize, true),
+        _ => unreachable!("only requests and openings begin a call"),
+    };
+    // Once we are leaving goodbye is on its way, and nothing else is said.
+    if shared.is_leaving() {
+        return Ok(None);
+    }
+    let refusal = match block {
+        // Who drains does nothing new, and says that nothing was done.
+        _ if shared.phase.get() != Phase::Open => Reply::Overloaded,
+        Err(error) => Reply::Malformed(error.to_string()),
+        Ok(block) => match shared.service.sizes_of(&block.service, method) {
+            None => Reply::UnknownService,
+            Some(sizes) if size > sizes.request_bytes_max.unwrap_or(shared.config.request_bytes_max) => {
+                Reply::RequestTooLarge
+            }
+            Some(sizes) => {
+                let request_bytes = header.metadata_size() + size;
+                let weight = match streams {
+                    false => Weight::of_call(request_bytes, sizes.reply_bytes_max),
+                    true => Weight::of_stream(request_bytes, sizes.reply_bytes_max),
+                };
+                if shared.budget.borrow_mut().admit(call, weight)? {
+                    return Ok(Some(block));
+                }
+                Reply::Overloaded
+            }
+        },
+    };
+    refuse(shared, call, refusal)?;
+    Ok(None)
+}
+
 /// Gives up requests whose parts do not come within their time: what they reserve is others' too. Who sends nothing at
 /// all is found by its silence, so it is enough to look when something comes.
 fn drop_late(shared: &Shared, partials: &mut Partials) {
@@ -230,7 +279,7 @@ fn drop_late(shared: &Shared, partials: &mut Partials) {
     for ((side, call), partial) in partials {
         if *side == Side::Request && !partial.unwanted && partial.due <= now {
             // The parts that still come are passed over.
-            (partial.unwanted, partial.message, partial.payload) = (true, Vec::new(), Vec::new());
+            (partial.unwanted, partial.body, partial.payload) = (true, Body::default(), Vec::new());
             let handler = shared.budget.borrow_mut().cancel(*call);
             debug_assert!(handler.is_none(), "its handler cannot have begun");
         }
@@ -257,9 +306,9 @@ fn receive_first(
     input: &mut Input<'_>,
     partials: &mut Partials,
     header: Header,
-    message: Vec<u8>,
+    mut body: Body,
     unwanted: bool,
-) -> Result<Option<(Vec<u8>, Bytes)>, CloseReason> {
+) -> Result<Option<Body>, CloseReason> {
     let (side, call, size) = match header {
         Header::Request { call, payload_size, .. } => (Side::Request, call, payload_size as usize),
         Header::Response { call, payload_size, .. } => (Side::Response, call, payload_size as usize),
@@ -270,7 +319,10 @@ fn receive_first(
             input.skip(size)?;
             return Ok(None);
         }
-        return Ok(Some((message, Bytes::from(input.take(size)?))));
+        if size > 0 {
+            body.payload = Bytes::from(input.take(size)?);
+        }
+        return Ok(Some(body));
     }
     if partials.len() >= PAYLOADS_INTERLEAVED_MAX {
         return Err(FrameError::TooManyParts { max: PAYLOADS_INTERLEAVED_MAX }.into());
@@ -285,7 +337,7 @@ fn receive_first(
         _ => ARRIVAL_MAX,
     };
     let due = crate::now() + timeout;
-    let mut partial = Partial { header, message, payload, filled: 0, unwanted, due };
+    let mut partial = Partial { header, body, payload, filled: 0, unwanted, due };
     partial.receive(input, PART_SIZE_BYTES_MAX)?;
     partials.insert((side, call), partial);
     Ok(None)
@@ -297,7 +349,7 @@ fn receive_part(
     partials: &mut Partials,
     key: (Side, u32),
     size: usize,
-) -> Result<Option<(Header, Vec<u8>, Bytes)>, CloseReason> {
+) -> Result<Option<(Header, Body)>, CloseReason> {
     let stray = FrameError::StrayPart { call: key.1 };
     let partial = partials.get_mut(&key).ok_or(stray)?;
     if size != partial.missing().min(PART_SIZE_BYTES_MAX) {
@@ -307,8 +359,9 @@ fn receive_part(
     if partial.missing() > 0 {
         return Ok(None);
     }
-    let partial = partials.remove(&key).ok_or(stray)?;
-    Ok((!partial.unwanted).then(|| (partial.header, partial.message, partial.payload.into())))
+    let Partial { header, mut body, payload, unwanted, .. } = partials.remove(&key).ok_or(stray)?;
+    body.payload = payload.into();
+    Ok((!unwanted).then_some((header, body)))
 }
 
 impl Partial {
@@ -332,22 +385,33 @@ impl Partial {
     }
 }
 
-/// Whether somebody waits for a response, and it is no longer than its method says: one that is fails its call, as the
-/// callee should have made it fail.
-fn is_wanted(shared: &Shared, call: u32, reply_bytes: usize) -> bool {
-    let max = shared.outgoing.borrow().get(call).map(|slot| slot.reply_bytes_max);
-    let fits = max.is_some_and(|max| reply_bytes <= max.max(REASON_SIZE_BYTES_MAX));
-    if max.is_some() && !fits {
-        let slot = shared.outgoing.borrow_mut().end(call);
-        finish(shared, call, slot, Reply::TooLarge);
-    }
-    fits
+/// What stands before a response that somebody waits for, if that is no longer than its method says, and its caller takes:
+/// one that is fails its call before anything of it is held, as does metadata that cannot be read.
+fn wanted(shared: &Shared, header: Header, call: u32, block: Result<Block, MetadataError>) -> Option<Block> {
+    let Header::Response { status, message_size, payload_size, .. } = header else { return None };
+    let max = shared.outgoing.borrow().get(call).map(|slot| slot.reply_bytes_max)?;
+    let max = match status {
+        Status::Response | Status::Error => max,
+        // Any call may be answered with a reason.
+        _ => REASON_SIZE_BYTES_MAX,
+    };
+    let failure = match block {
+        _ if message_size as usize + payload_size as usize > max => Reply::TooLarge,
+        Ok(block) => return Some(block),
+        Err(error) => Reply::Malformed(error.to_string()),
+    };
+    let slot = shared.outgoing.borrow_mut().end(call);
+    finish(shared, call, slot, failure);
+    None
 }
 
 /// Gives a response to whoever waits for it; if nobody does, they have given up.
-fn deliver(shared: &Shared, header: Header, message: Vec<u8>, payload: Bytes) {
+fn deliver(shared: &Shared, header: Header, Body { block, message, payload }: Body) {
     let Header::Response { call, status, .. } = header else { return };
     let slot = shared.outgoing.borrow_mut().end(call);
+    if let Some(heard) = slot.as_ref().and_then(|slot| slot.heard.as_ref()) {
+        heard.put(block.metadata);
+    }
     let reply = match status {
         Status::Response => Reply::Response(message, payload),
         Status::Error => Reply::Error(message),
@@ -358,6 +422,8 @@ fn deliver(shared: &Shared, header: Header, message: Vec<u8>, payload: Bytes) {
         Status::Panicked => Reply::Panicked,
         Status::Overloaded => Reply::Overloaded,
         Status::Denied => Reply::Denied(String::from_utf8_lossy(&message).into_owned()),
+        Status::UnknownService => Reply::UnknownService,
+        Status::RequestTooLarge => Reply::RequestTooLarge,
     };
     finish(shared, call, slot, reply);
 }
@@ -366,6 +432,6 @@ fn deliver(shared: &Shared, header: Header, message: Vec<u8>, payload: Bytes) {
 fn finish(shared: &Shared, call: u32, slot: Option<Rc<Slot>>, reply: Reply) {
     let Some(slot) = slot else { return };
     slot.fill(reply);
-    shared.end_stream(Side::Request, call);
+    shared.end_stream(Side::Request, call, Broken::Answered);
     shared.on_call_ended();
 }

@@ -1,4 +1,4 @@
-//! The bytes of RPC: frames of a fixed header, a message and a part of a payload. Pure.
+//! The bytes of RPC: frames of a fixed header, a block of metadata, a message and a part of a payload. Pure.
 //!
 //! A connection begins, in each direction, with [`PREFACE`]; then come frames. All integers are
 //! little-endian, and the header is always 24 bytes:
@@ -7,7 +7,7 @@
 //! offset  size
 //!      0     1  kind
 //!      1     1  status of a response, priority of a request or opening, side of an item, credit or stop; else 0
-//!      2     2  0
+//!      2     2  size of the metadata of a request, response or opening (from version 3 on), else 0
 //!      4     4  call: chosen by the caller, unique among its calls in flight
 //!      8     4  method of a request or opening, bytes of a credit, else 0
 //!     12     4  message size
@@ -21,7 +21,8 @@
 //! [`OPTIONAL_KIND_MIN`] are for later versions: their header says how many bytes follow, and who does not know
 //! them passes over those.
 //!
-//! The message follows, then the payload. A payload longer than [`PART_SIZE_BYTES_MAX`] is cut: the request or
+//! The metadata follows, if there is any ([`crate::rpc::metadata`]), then the message, then the payload. Version 3 has
+//! nothing else that version 2 has not, and sends it to none that does not know it. A payload longer than [`PART_SIZE_BYTES_MAX`] is cut: the request or
 //! response carries the first part, and parts of the same call follow, all full save the last. Frames of other
 //! calls may come between them, which is how a small call overtakes a large one.
 //!
@@ -31,16 +32,19 @@
 //! What it is not: the pairing of answers with calls, and the meaning of messages.
 
 mod error;
+mod words;
 
 pub use error::FrameError;
+pub use words::{Priority, Side, Status};
 
+use crate::rpc::metadata::BLOCK_SIZE_BYTES_MAX;
 use crate::rpc::{MESSAGE_SIZE_BYTES_MAX, PAYLOAD_SIZE_BYTES_MAX};
 
 /// What each side says first: the protocol and its version.
 pub const PREFACE: [u8; 8] = *b"hyphrpc\x01";
 
 /// The newest version that we speak.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The call that an end of version 2 or later cancels in its first frame. The low half is the version.
 pub const ANNOUNCE: u32 = 0xffff_0000 | VERSION;
@@ -62,81 +66,6 @@ pub const HEADER_SIZE_BYTES: usize = 24;
 /// 80 us behind one part; the header is a thousandth of a percent of it.
 pub const PART_SIZE_BYTES_MAX: usize = 64 << 10;
 
-/// What goes first when the line is busy. See [`crate::rpc::outbox`] for how they share it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Priority {
-    /// What has no reason to be anything else.
-    #[default]
-    Normal = 0,
-    /// Short, and somebody waits.
-    High = 1,
-    /// Bulk that may take its time.
-    Low = 2,
-}
-
-impl Priority {
-    /// In the order of their numbers.
-    pub const ALL: [Priority; 3] = [Priority::Normal, Priority::High, Priority::Low];
-}
-
-/// Which side of a call something comes from: the two number spaces are independent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Side {
-    /// From the caller.
-    Request = 0,
-    /// From the callee.
-    Response = 1,
-}
-
-impl Side {
-    const ALL: [Side; 2] = [Side::Request, Side::Response];
-
-    /// The side at the other end.
-    pub fn other(self) -> Side {
-        if self == Side::Request { Side::Response } else { Side::Request }
-    }
-}
-
-/// How a call ended, in a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Status {
-    /// The message is the method's response.
-    Response = 0,
-    /// The message is the method's error.
-    Error = 1,
-    /// No handler for the method.
-    UnknownMethod = 2,
-    /// The request could not be read; the message says why, as text.
-    Malformed = 3,
-    /// The response exceeds the limits.
-    TooLarge = 4,
-    /// The handler was ended before it answered.
-    Cancelled = 5,
-    /// The handler panicked.
-    Panicked = 6,
-    /// Too much in flight; nothing was done.
-    Overloaded = 7,
-    /// An interceptor refused the caller; the message says why, as text. Version 2.
-    Denied = 8,
-}
-
-impl Status {
-    const ALL: [Status; 9] = [
-        Status::Response,
-        Status::Error,
-        Status::UnknownMethod,
-        Status::Malformed,
-        Status::TooLarge,
-        Status::Cancelled,
-        Status::Panicked,
-        Status::Overloaded,
-        Status::Denied,
-    ];
-}
-
 /// A frame's header: everything but the bytes of message and payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
@@ -148,6 +77,8 @@ pub enum Header {
         method: u32,
         /// How long the caller waits.
         timeout_ms: u32,
+        /// The size of the block of metadata.
+        metadata_size: u16,
         /// The encoded request's size.
         message_size: u32,
         /// The whole payload's size.
@@ -161,6 +92,8 @@ pub enum Header {
         call: u32,
         /// How it ended.
         status: Status,
+        /// The size of the block of metadata.
+        metadata_size: u16,
         /// The encoded response's, error's or reason's size.
         message_size: u32,
         /// The whole payload's size; 0 unless the status is `Response`.
@@ -199,6 +132,8 @@ pub enum Header {
         method: u32,
         /// How long the caller waits.
         timeout_ms: u32,
+        /// The size of the block of metadata.
+        metadata_size: u16,
         /// The encoded request's size.
         message_size: u32,
         /// What all of it ranks as.
@@ -257,10 +192,10 @@ impl Header {
     /// In debug builds, if the header breaks a limit: the sender should have checked.
     pub fn encode(&self) -> [u8; HEADER_SIZE_BYTES] {
         let (kind, status, call, method, message, payload, timeout) = match *self {
-            Header::Request { call, method, timeout_ms, message_size, payload_size, priority } => {
+            Header::Request { call, method, timeout_ms, message_size, payload_size, priority, .. } => {
                 (1, priority as u8, call, method, message_size, payload_size, timeout_ms)
             }
-            Header::Response { call, status, message_size, payload_size } => {
+            Header::Response { call, status, message_size, payload_size, .. } => {
                 (2, status as u8, call, 0, message_size, payload_size, 0)
             }
             Header::RequestPart { call, size } => (3, 0, call, 0, 0, size, 0),
@@ -269,7 +204,7 @@ impl Header {
             Header::Ping => (6, 0, 0, 0, 0, 0, 0),
             Header::Pong => (7, 0, 0, 0, 0, 0, 0),
             Header::Goodbye => (8, 0, 0, 0, 0, 0, 0),
-            Header::Open { call, method, timeout_ms, message_size, priority } => {
+            Header::Open { call, method, timeout_ms, message_size, priority, .. } => {
                 (9, priority as u8, call, method, message_size, 0, timeout_ms)
             }
             Header::Item { side, call, size } => (10, side as u8, call, 0, size, 0, 0),
@@ -283,6 +218,7 @@ impl Header {
         let mut bytes = [0; HEADER_SIZE_BYTES];
         bytes[0] = kind;
         bytes[1] = status;
+        bytes[2..4].copy_from_slice(&(self.metadata_size() as u16).to_le_bytes());
         for (at, word) in [call, method, message, payload, timeout].into_iter().enumerate() {
             bytes[4 + 4 * at..8 + 4 * at].copy_from_slice(&word.to_le_bytes());
         }
@@ -297,6 +233,7 @@ impl Header {
     pub fn decode(bytes: &[u8; HEADER_SIZE_BYTES]) -> Result<Header, FrameError> {
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let (kind, status) = (bytes[0], bytes[1]);
+        let metadata_size = u16::from_le_bytes([bytes[2], bytes[3]]);
         let (call, method, message_size, payload_size, timeout_ms) =
             (word(4), word(8), word(12), word(16), word(20));
 
@@ -323,7 +260,7 @@ impl Header {
         };
         let fields = [status.into(), call, method, message_size, payload_size, timeout_ms];
         let stray = fields.iter().zip(used).any(|(&field, used)| !used && field != 0);
-        if stray || bytes[2] != 0 || bytes[3] != 0 {
+        if stray || (metadata_size != 0 && !matches!(kind, 1 | 2 | 9)) {
             return Err(FrameError::StrayField { kind });
         }
         let message_max = match kind {
@@ -332,7 +269,12 @@ impl Header {
             _ => MESSAGE_SIZE_BYTES_MAX,
         };
         let payload_max = if matches!(kind, 3 | 4) { PART_SIZE_BYTES_MAX } else { PAYLOAD_SIZE_BYTES_MAX };
-        for (size, max) in [(message_size, message_max), (payload_size, payload_max)] {
+        let sizes = [
+            (metadata_size.into(), BLOCK_SIZE_BYTES_MAX),
+            (message_size, message_max),
+            (payload_size, payload_max),
+        ];
+        for (size, max) in sizes {
             if size as usize > max {
                 return Err(FrameError::TooLarge { kind, size_bytes: size });
             }
@@ -345,6 +287,7 @@ impl Header {
                 call,
                 method,
                 timeout_ms,
+                metadata_size,
                 message_size,
                 payload_size,
                 priority: priority()?,
@@ -354,7 +297,7 @@ impl Header {
                 if status != Status::Response && payload_size != 0 {
                     return Err(FrameError::StrayField { kind });
                 }
-                Header::Response { call, status, message_size, payload_size }
+                Header::Response { call, status, metadata_size, message_size, payload_size }
             }
             3 if payload_size == 0 => return Err(FrameError::EmptyPart),
             3 => Header::RequestPart { call, size: payload_size },
@@ -363,7 +306,9 @@ impl Header {
             6 => Header::Ping,
             7 => Header::Pong,
             8 => Header::Goodbye,
-            9 => Header::Open { call, method, timeout_ms, message_size, priority: priority()? },
+            9 => {
+                Header::Open { call, method, timeout_ms, metadata_size, message_size, priority: priority()? }
+            }
             10 => Header::Item { side: side()?, call, size: message_size },
             11 => Header::End { call },
             12 => Header::Credit { side: side()?, call, bytes: method },
@@ -373,7 +318,17 @@ impl Header {
         })
     }
 
-    /// How many bytes of message follow the header.
+    /// How many bytes of metadata follow the header.
+    pub fn metadata_size(&self) -> usize {
+        match *self {
+            Header::Request { metadata_size, .. }
+            | Header::Response { metadata_size, .. }
+            | Header::Open { metadata_size, .. } => metadata_size.into(),
+            _ => 0,
+        }
+    }
+
+    /// How many bytes of message follow those.
     pub fn message_size(&self) -> usize {
         match *self {
             Header::Request { message_size, .. }
@@ -403,6 +358,8 @@ impl Header {
 pub struct Frame<'a> {
     /// Its header.
     pub header: Header,
+    /// The metadata's bytes.
+    pub metadata: &'a [u8],
     /// The message's bytes.
     pub message: &'a [u8],
     /// This frame's part of the payload.
@@ -416,9 +373,10 @@ pub struct Frame<'a> {
 pub fn decode(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE_BYTES>() else { return Ok(None) };
     let header = Header::decode(header)?;
+    let Some((metadata, rest)) = rest.split_at_checked(header.metadata_size()) else { return Ok(None) };
     let Some((message, rest)) = rest.split_at_checked(header.message_size()) else { return Ok(None) };
     let Some((part, rest)) = rest.split_at_checked(header.part_size()) else { return Ok(None) };
-    Ok(Some((Frame { header, message, part }, bytes.len() - rest.len())))
+    Ok(Some((Frame { header, metadata, message, part }, bytes.len() - rest.len())))
 }
 
 #[cfg(test)]

@@ -15,8 +15,11 @@ pub const FEATURE_PRIORITIES: u64 = 2;
 pub const FEATURE_DENIALS: u64 = 4;
 /// Draining before the goodbye.
 pub const FEATURE_DRAINING: u64 = 8;
+/// Metadata, services by name, and the statuses from `UnknownService` on.
+pub const FEATURE_METADATA: u64 = 16;
 /// All that we speak.
-pub const FEATURES: u64 = FEATURE_STREAMS | FEATURE_PRIORITIES | FEATURE_DENIALS | FEATURE_DRAINING;
+pub const FEATURES: u64 =
+    FEATURE_STREAMS | FEATURE_PRIORITIES | FEATURE_DENIALS | FEATURE_DRAINING | FEATURE_METADATA;
 
 /// The message of a `Hello` frame. Later versions append fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::Reply;
+use super::{Metadata, Reply};
 use crate::crypto::PublicKey;
 
 /// What is known of a call before it runs.
@@ -18,11 +18,15 @@ pub struct CallInfo<'a> {
     pub method: u32,
     /// Its name.
     pub name: &'static str,
+    /// The service that the caller names; empty for the connection's own.
+    pub service: &'a str,
+    /// What the caller sends along.
+    pub metadata: &'a Metadata,
     /// The key that the other end proved to hold.
     pub peer: Option<&'a PublicKey>,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
-    /// The request's size, payload included.
+    /// The request's size, payload included and metadata not.
     pub request_bytes: usize,
 }
 

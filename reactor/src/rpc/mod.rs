@@ -5,19 +5,23 @@
 //! flight together, and answers come in any order. A payload of bytes travels beside the message: it is never
 //! encoded again, and a large one is cut into parts so that a small call need not wait behind it.
 //!
-//! The layers, each in its file: `frame` is bytes (pure), `budget` bounds what the peer may cost (pure), `outbox` decides
+//! The layers, each in its file: `frame` is bytes and `metadata` what stands before a message (pure), `budget` bounds what the peer may cost (pure), `outbox` decides
 //! what is sent next (pure), `calls` pairs answers with calls (pure), `service` finds and runs the handler, `flow` is the loops of a reader, a
 //! writer and a housekeeper, each a coroutine, `shared` is what they share, and `connection` what users hold.
 //!
-//! What it is not: discovery, retries, or trust. Who the peer is comes from the stream below it (see
-//! [`crate::net::tls`]); which peer to call is the overlay's business.
+//! A call carries [`Metadata`] both ways, and may name one of several services that share the connection ([`Named`]).
+//!
+//! What it is not: discovery, or trust. Who the peer is comes from the stream below it (see [`crate::net::tls`]); which
+//! peers there are is the overlay's business.
 
 pub mod budget;
 mod call;
 mod caller;
 pub mod calls;
 pub mod connection;
+mod context;
 pub mod error;
+mod flags;
 mod flow;
 pub mod frame;
 pub mod hello;
@@ -25,10 +29,13 @@ mod input;
 mod interceptor;
 mod life;
 mod line;
+pub mod metadata;
+mod named;
 mod never;
 pub mod outbox;
 mod progress;
 mod reconnecting;
+mod reply;
 mod schema;
 mod serve;
 mod server;
@@ -42,19 +49,23 @@ pub mod window;
 pub use budget::Pool;
 pub use caller::{CALL_TIME, CallOptions, Caller, Payload};
 pub use connection::{CloseReason, Config, Connection, Interceptors, pair};
-pub use error::CallError;
+pub use context::CallContext;
+pub use error::{CallError, Fate};
+#[doc(hidden)]
+pub use flags::Flags;
 pub use frame::Priority;
 pub use interceptor::{CallInfo, Interceptor};
+pub use metadata::{METADATA_SIZE_BYTES_MAX, Metadata, MetadataError, ReplyMetadata, ServiceName};
+pub use named::Named;
 pub use never::Never;
 pub use reconnecting::Reconnecting;
+pub use reply::Reply;
 pub use schema::{MethodSchema, Schema};
 pub use server::{Server, ServerHandle, ServerLimits};
-pub use service::{CallContext, Reply, Service};
-#[doc(hidden)]
-pub use service_macro::Flags;
+pub use service::Service;
 pub use stream::{StreamCall, StreamMethod, StreamReceiver, StreamSender};
 pub use tolerant::from_bytes as read_message;
-pub use window::{STREAMS_MAX, Stopped};
+pub use window::{Broken, STREAMS_MAX, Stopped};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -70,6 +81,16 @@ pub const PAYLOAD_SIZE_BYTES_MAX: usize = 4 << 20;
 /// The longest reply, message and payload together, of a method that says nothing of it: a full part of a payload, and
 /// a message of some kilobytes.
 pub const REPLY_SIZE_BYTES_DEFAULT: usize = 72 << 10;
+
+/// The longest request, message and payload together: all that a call may carry.
+pub const REQUEST_SIZE_BYTES_MAX: usize = MESSAGE_SIZE_BYTES_MAX + PAYLOAD_SIZE_BYTES_MAX;
+
+/// Whether a request of these sizes may be sent at all.
+fn is_request_allowed<M: Method>(message_bytes: usize, payload_bytes: usize) -> bool {
+    message_bytes <= MESSAGE_SIZE_BYTES_MAX
+        && payload_bytes <= PAYLOAD_SIZE_BYTES_MAX
+        && message_bytes + payload_bytes <= M::REQUEST_SIZE_BYTES_MAX.unwrap_or(REQUEST_SIZE_BYTES_MAX)
+}
 
 /// A procedure that a peer can call.
 ///
@@ -95,6 +116,9 @@ pub trait Method: 'static {
     const INLINE: bool = false;
     /// Whether doing it twice does no more than doing it once: then a call that was cut off may be repeated.
     const IDEMPOTENT: bool = false;
+    /// The longest request, message and payload together, if it is not what the callee's [`Config`] takes: more of it or
+    /// less. Either end refuses a longer one ([`CallError::RequestTooLarge`]), the callee before it holds any of it.
+    const REQUEST_SIZE_BYTES_MAX: Option<usize> = None;
     /// The longest reply, message and payload together. Both ends reserve as much for each call that is in flight, so
     /// say what is needed: with the default a peer may have 256 calls in flight, and with 1 MiB some 30. A longer
     /// reply becomes [`CallError::TooLarge`].

@@ -187,7 +187,7 @@ impl Caller for Reconnecting {
         options: &CallOptions,
     ) -> Result<(M::Response, Payload), CallError<M::Error>> {
         self.run(options, M::IDEMPOTENT, |connection, left| {
-            let options = CallOptions { timeout: Some(left), ..*options };
+            let options = CallOptions { timeout: Some(left), ..options.clone() };
             connection.call_with_options::<M>(request, payload.clone(), &options)
         })
     }
@@ -199,9 +199,13 @@ impl Caller for Reconnecting {
     ) -> Result<StreamCall<M>, CallError<M::Error>> {
         // What fails here has not begun, whatever the method; what fails later is told by the call's end.
         self.run(options, true, |connection, left| {
-            let options = CallOptions { timeout: options.timeout.map(|_| left), ..*options };
+            let options = CallOptions { timeout: options.timeout.map(|_| left), ..options.clone() };
             connection.open::<M>(request, &options)
         })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_connected()
     }
 }
 

@@ -11,21 +11,34 @@ use bytes::Bytes;
 use super::budget::{Charge, REASON_SIZE_BYTES_MAX};
 use super::connection::CloseReason;
 use super::frame::{Header, Priority, Side};
+use super::metadata::{Block, Metadata};
 use super::outbox::Withdrawn;
 use super::service::Ends;
 use super::shared::Shared;
 use super::stream::{Stream, Unreadable};
-use super::{CallContext, Reply};
+use super::window::Broken;
+use super::{CallContext, Reply, ReplyMetadata};
 use crate::coroutine::{self, Builder, Cut};
 use crate::seldom::warn_seldom;
 
-fn context(shared: &Shared, timeout_ms: u32) -> (CallContext, Duration) {
+/// What has come of a request, behind its header.
+#[derive(Default)]
+pub(super) struct Body {
+    pub(super) block: Block,
+    pub(super) message: Vec<u8>,
+    pub(super) payload: Bytes,
+}
+
+fn context(shared: &Shared, timeout_ms: u32, block: Block) -> (CallContext, Duration) {
     let timeout = Duration::from_millis(timeout_ms.into());
     let context = CallContext {
         peer: shared.peer,
         deadline: Some(crate::now() + timeout),
         connection: shared.handle.borrow().clone(),
         draining: shared.unusable.clone(),
+        metadata: block.metadata,
+        service: block.service,
+        answer: ReplyMetadata::new(),
     };
     (context, timeout)
 }
@@ -34,46 +47,50 @@ fn context(shared: &Shared, timeout_ms: u32) -> (CallContext, Duration) {
 pub(super) fn serve(
     shared: &Rc<Shared>,
     header: Header,
-    message: Vec<u8>,
-    payload: Bytes,
+    Body { block, message, payload }: Body,
 ) -> Result<(), CloseReason> {
     let Header::Request { call, method, timeout_ms, priority, .. } = header else { return Ok(()) };
-    let (context, timeout) = context(shared, timeout_ms);
-    if shared.service.is_inline(method) {
-        let mut answer = Answer { shared, call, priority, streams: false, reply: Reply::Cancelled };
+    let (context, timeout) = context(shared, timeout_ms, block);
+    if shared.service.is_inline(&context.service, method) {
+        let mut answer = Answer::new(shared, call, priority, false);
         let run = || shared.service.dispatch(&context, method, &message, payload);
-        answer.reply = caught(shared, method, catch_unwind(AssertUnwindSafe(run)));
+        let result = catch_unwind(AssertUnwindSafe(run));
+        answer.set(&context, method, result);
         return Ok(());
     }
     let handler = shared.clone();
     let body = move || {
-        let mut answer = Answer { shared: &handler, call, priority, streams: false, reply: Reply::Cancelled };
+        let mut answer = Answer::new(&handler, call, priority, false);
         let run = || {
             coroutine::current().deadline.set(context.deadline);
             handler.service.dispatch(&context, method, &message, payload)
         };
         let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
-        answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
+        answer.set(&context, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
     };
     start(shared, call, body)
 }
 
 /// Runs the handler of a call that streams.
-pub(super) fn serve_stream(shared: &Rc<Shared>, header: Header, message: Vec<u8>) -> Result<(), CloseReason> {
+pub(super) fn serve_stream(
+    shared: &Rc<Shared>,
+    header: Header,
+    Body { block, message, .. }: Body,
+) -> Result<(), CloseReason> {
     let Header::Open { call, method, timeout_ms, priority, .. } = header else { return Ok(()) };
-    let (context, timeout) = context(shared, timeout_ms);
+    let (context, timeout) = context(shared, timeout_ms, block);
     let stream = Stream::new(Side::Response, call, priority);
     shared.streams.borrow_mut().insert((Side::Response, call), stream.clone());
     let handler = shared.clone();
     let body = move || {
-        let mut answer = Answer { shared: &handler, call, priority, streams: true, reply: Reply::Cancelled };
+        let mut answer = Answer::new(&handler, call, priority, true);
         let run = || {
             coroutine::current().deadline.set(context.deadline);
             let ends = || Ends { shared: handler.clone(), stream: stream.clone() };
             handler.service.dispatch_stream(&context, method, &message, &ends)
         };
         let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
-        answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
+        answer.set(&context, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
     };
     start(shared, call, body)
 }
@@ -88,27 +105,26 @@ fn start(shared: &Rc<Shared>, call: u32, body: impl FnOnce() + 'static) -> Resul
         Err(error) => {
             warn_seldom!("a request was refused: {error}");
             shared.budget.borrow_mut().cancel(call);
-            shared.end_stream(Side::Response, call);
+            shared.end_stream(Side::Response, call, Broken::Answered);
             refuse(shared, call, Reply::Overloaded)
         }
     }
 }
 
 /// What a handler came to; its panic is logged here, and is an error at the caller.
-fn caught(shared: &Shared, method: u32, result: std::thread::Result<Reply>) -> Reply {
+fn caught(shared: &Shared, context: &CallContext, method: u32, result: std::thread::Result<Reply>) -> Reply {
+    let sizes = shared.service.sizes_of(&context.service, method);
+    let reply_bytes_max = sizes.map_or(0, |sizes| sizes.reply_bytes_max);
     match result {
         // An interceptor may have answered in the handler's place.
-        Ok(reply)
-            if reply.size_bytes() > shared.service.reply_bytes_max(method).max(REASON_SIZE_BYTES_MAX) =>
-        {
-            Reply::TooLarge
-        }
+        Ok(reply) if reply.size_bytes() > reply_bytes_max.max(REASON_SIZE_BYTES_MAX) => Reply::TooLarge,
         Ok(reply) => reply,
         Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
         Err(panic) => match panic.downcast::<Unreadable>() {
             Ok(unreadable) => Reply::Malformed(format!("an item of a stream: {}", unreadable.0)),
             Err(_) => {
-                tracing::error!(method = shared.service.name_of(method), "an RPC handler panicked");
+                let method = shared.service.name_in(&context.service, method);
+                tracing::error!(method, "an RPC handler panicked");
                 Reply::Panicked
             }
         },
@@ -122,17 +138,30 @@ struct Answer<'a> {
     priority: Priority,
     streams: bool,
     reply: Reply,
+    metadata: Metadata,
+}
+
+impl<'a> Answer<'a> {
+    fn new(shared: &'a Shared, call: u32, priority: Priority, streams: bool) -> Answer<'a> {
+        Answer { shared, call, priority, streams, reply: Reply::Cancelled, metadata: Metadata::new() }
+    }
+
+    /// Notes what the handler came to, and what it says beside.
+    fn set(&mut self, context: &CallContext, method: u32, result: std::thread::Result<Reply>) {
+        self.reply = caught(self.shared, context, method, result);
+        self.metadata = context.answer.get();
+    }
 }
 
 impl Drop for Answer<'_> {
     fn drop(&mut self) {
         let still_wanted = self.shared.budget.borrow_mut().end(self.call);
         if self.streams {
-            self.shared.end_stream(Side::Response, self.call);
+            self.shared.end_stream(Side::Response, self.call, Broken::Answered);
         }
         if let Some(charge) = still_wanted {
             let reply = std::mem::replace(&mut self.reply, Reply::Cancelled);
-            self.shared.answer(self.call, reply, self.priority, self.streams, charge);
+            self.shared.answer(self.call, reply, &self.metadata, (self.priority, self.streams), charge);
         }
         self.shared.on_call_ended();
     }
@@ -140,9 +169,9 @@ impl Drop for Answer<'_> {
 
 /// Answers without having done anything. A peer that causes many of these and reads none is cut off.
 pub(super) fn refuse(shared: &Shared, call: u32, reply: Reply) -> Result<(), CloseReason> {
-    let charge: Charge = shared.budget.borrow_mut().courtesy().ok_or(CloseReason::Stuck)?;
+    let charge: Charge = shared.budget.borrow_mut().courtesy(reply.size_bytes()).ok_or(CloseReason::Stuck)?;
     // Of a call that streams too: there are no items that it would have to follow.
-    shared.answer(call, reply, Priority::Normal, false, charge);
+    shared.answer(call, reply, &Metadata::new(), (Priority::Normal, false), charge);
     Ok(())
 }
 
@@ -158,7 +187,7 @@ pub(super) fn cancel(shared: &Shared, call: u32) -> Result<(), CloseReason> {
     if let Some(handler) = running {
         handler.terminate();
     }
-    shared.end_stream(Side::Response, call);
+    shared.end_stream(Side::Response, call, Broken::Cancelled);
     let (withdrawn, charge) = shared.outbox.borrow_mut().withdraw(Side::Response, call);
     shared.budget.borrow_mut().give_back(charge);
     if withdrawn == Withdrawn::Partly {

@@ -6,20 +6,17 @@
 //!
 //! What it is not: concurrency. Who calls `dispatch` decides on which coroutine the handler runs.
 
-use crate::crypto::PublicKey;
-use crate::net::Draining;
-use crate::rpc::connection::Handle;
 use crate::rpc::interceptor::{self, CallInfo, Interceptor};
+use crate::rpc::metadata::ServiceName;
 use crate::rpc::shared::Shared;
 use crate::rpc::stream::{Stream, StreamMethod, StreamReceiver, StreamSender};
-use crate::rpc::{CallError, Connection, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX, tolerant};
+use crate::rpc::{CallContext, CallError, Method, Reply, tolerant};
 use crate::serialization;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::rc::{Rc, Weak};
-use std::time::{Duration, Instant};
+use std::rc::Rc;
 
 type Handler = Box<dyn Fn(&CallContext, &[u8], Bytes) -> Reply>;
 type StreamHandler = Box<dyn Fn(&CallContext, &[u8], Ends) -> Reply>;
@@ -28,80 +25,6 @@ type StreamHandler = Box<dyn Fn(&CallContext, &[u8], Ends) -> Reply>;
 pub(super) struct Ends {
     pub(super) shared: Rc<Shared>,
     pub(super) stream: Rc<Stream>,
-}
-
-/// What a handler knows about the call beside its request.
-#[derive(Clone, Default)]
-pub struct CallContext {
-    /// Who calls, as their handshake proved; `None` over a stream that proves nothing.
-    pub peer: Option<PublicKey>,
-    /// When the caller stops waiting, on our clock.
-    pub deadline: Option<Instant>,
-    pub(super) connection: Weak<Handle>,
-    pub(super) draining: Draining,
-}
-
-impl CallContext {
-    /// How long the caller still waits: the time to give to calls made on its behalf.
-    pub fn time_left(&self) -> Duration {
-        self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(crate::now()))
-    }
-
-    /// Tells when the connection begins no more calls: because our server drains, the peer does, or it is closed. What
-    /// never ends by itself (a stream of news) comes to its end then, or it is ended when the time for draining is over.
-    ///
-    /// # Examples
-    /// ```
-    /// use std::time::Duration;
-    /// use reactor::rpc::CallContext;
-    ///
-    /// /// Tells how often a second has passed, until the connection drains.
-    /// fn count_seconds(context: &CallContext) -> u32 {
-    ///     let mut seconds = 0;
-    ///     while reactor::select(&[context.draining(), &reactor::after(Duration::from_secs(1))]) == 1 {
-    ///         seconds += 1;
-    ///     }
-    ///     seconds
-    /// }
-    /// ```
-    pub fn draining(&self) -> &Draining {
-        &self.draining
-    }
-
-    /// The connection that the call came over, to call back on; `None` if there is none, or if everyone has
-    /// let go of it.
-    pub fn connection(&self) -> Option<Connection> {
-        Connection::upgrade(&self.connection)
-    }
-}
-
-/// What a dispatched call came to, encoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// The method's response, and the payload beside it.
-    Response(Vec<u8>, Bytes),
-    /// The method's own error.
-    Error(Vec<u8>),
-    /// Nobody handles this number.
-    UnknownMethod,
-    /// The request could not be read.
-    Malformed(String),
-    /// The response exceeds what a call may carry.
-    TooLarge,
-    /// The handler was ended before it answered.
-    Cancelled,
-    /// The handler panicked.
-    Panicked,
-    /// The peer has more in flight than we allow; nothing was done.
-    Overloaded,
-    /// An interceptor refused the caller, and says why.
-    Denied(String),
-    /// The connection was gone before anything of the call had left. Never sent.
-    NotSent,
-    /// The connection is gone. Never sent.
-    Closed,
-    /// The caller's time was over. Never sent.
-    TimedOut,
 }
 
 /// The handlers of one side.
@@ -131,6 +54,8 @@ pub enum Reply {
 #[derive(Default)]
 pub struct Service {
     handlers: HashMap<u32, Entered>,
+    /// Those that share the connection, by name.
+    named: HashMap<ServiceName, Rc<Service>>,
     interceptors: Vec<Rc<dyn Interceptor>>,
 }
 
@@ -138,8 +63,16 @@ pub struct Service {
 struct Entered {
     name: &'static str,
     inline: bool,
-    reply_bytes_max: usize,
+    sizes: Sizes,
     run: Run,
+}
+
+/// What the calls of a method may take.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    /// What the connection allows, if the method does not say.
+    pub(super) request_bytes_max: Option<usize>,
+    pub(super) reply_bytes_max: usize,
 }
 
 enum Run {
@@ -199,6 +132,20 @@ impl Service {
         self.enter::<M>(Run::Streaming(Box::new(run)))
     }
 
+    /// Lets another service share the connection under a name, by which callers ask for it: see
+    /// [`Named`](crate::rpc::Named). Its methods have numbers of their own, and what stands around this service stands
+    /// around that one's calls too, outside of its own interceptors.
+    ///
+    /// # Panics
+    /// If the name is taken, or is that of this service itself (the empty one), or the other shares its own connections.
+    pub fn share(&mut self, name: ServiceName, service: Rc<Service>) -> &mut Service {
+        assert!(!name.is_own(), "a service that shares a connection needs a name");
+        assert!(service.named.is_empty(), "a service that shares a connection has none that share its own");
+        assert!(!self.named.contains_key(&name), "two services share the name {name:?}");
+        self.named.insert(name, service);
+        self
+    }
+
     /// Puts an interceptor around every call that this service answers; the one added first is outermost.
     pub fn around(&mut self, interceptor: impl Interceptor + 'static) -> &mut Service {
         self.interceptors.push(Rc::new(interceptor));
@@ -210,7 +157,10 @@ impl Service {
             Entry::Vacant(entry) => entry.insert(Entered {
                 name: M::NAME,
                 inline: M::INLINE,
-                reply_bytes_max: M::REPLY_SIZE_BYTES_MAX,
+                sizes: Sizes {
+                    request_bytes_max: M::REQUEST_SIZE_BYTES_MAX,
+                    reply_bytes_max: M::REPLY_SIZE_BYTES_MAX,
+                },
                 run,
             }),
             Entry::Occupied(entry) => {
@@ -224,13 +174,38 @@ impl Service {
         CallInfo {
             method,
             name: self.name_of(method).unwrap_or("an unknown method"),
+            service: context.service(),
+            metadata: &context.metadata,
             peer: context.peer.as_ref(),
             deadline: context.deadline,
             request_bytes: bytes,
         }
     }
 
-    /// Runs the handler of `method` on the calling coroutine.
+    /// The service of a name: this one, or one that shares its connections.
+    fn of(&self, name: &ServiceName) -> Option<&Service> {
+        match name.is_own() {
+            true => Some(self),
+            false => self.named.get(name).map(|service| &**service),
+        }
+    }
+
+    /// Runs `innermost` with the interceptors of this service around it, and with those of the one that answers.
+    fn intercepted(
+        &self,
+        answers: &Service,
+        info: &CallInfo<'_>,
+        innermost: &mut dyn FnMut() -> Reply,
+    ) -> Reply {
+        let inner: &[_] = if info.service.is_empty() { &[] } else { &answers.interceptors };
+        interceptor::around(&self.interceptors, info, &mut || interceptor::around(inner, info, innermost))
+    }
+
+    fn is_bare(&self, answers: &Service) -> bool {
+        self.interceptors.is_empty() && answers.interceptors.is_empty()
+    }
+
+    /// Runs the handler of `method` on the calling coroutine, of this service or of the one that the context names.
     ///
     /// # Panics
     /// With the handler.
@@ -238,15 +213,16 @@ impl Service {
     /// # Suspends
     /// As long as the handler does.
     pub fn dispatch(&self, context: &CallContext, method: u32, request: &[u8], payload: Bytes) -> Reply {
-        let run = |payload| match self.handlers.get(&method) {
+        let Some(answers) = self.of(&context.service) else { return Reply::UnknownService };
+        let run = |payload| match answers.handlers.get(&method) {
             Some(Entered { run: Run::Once(handler), .. }) => handler(context, request, payload),
             Some(_) | None => Reply::UnknownMethod,
         };
-        if self.interceptors.is_empty() {
+        if self.is_bare(answers) {
             return run(payload);
         }
-        let info = self.info(context, method, request.len() + payload.len());
-        interceptor::around(&self.interceptors, &info, &mut || run(payload.clone()))
+        let info = answers.info(context, method, request.len() + payload.len());
+        self.intercepted(answers, &info, &mut || run(payload.clone()))
     }
 
     /// Runs the handler of a method that streams, as [`Service::dispatch`] does the others.
@@ -257,14 +233,15 @@ impl Service {
         request: &[u8],
         ends: &dyn Fn() -> Ends,
     ) -> Reply {
-        let mut run = || match self.handlers.get(&method) {
+        let Some(answers) = self.of(&context.service) else { return Reply::UnknownService };
+        let mut run = || match answers.handlers.get(&method) {
             Some(Entered { run: Run::Streaming(handler), .. }) => handler(context, request, ends()),
             Some(_) | None => Reply::UnknownMethod,
         };
-        if self.interceptors.is_empty() {
+        if self.is_bare(answers) {
             return run();
         }
-        interceptor::around(&self.interceptors, &self.info(context, method, request.len()), &mut run)
+        self.intercepted(answers, &answers.info(context, method, request.len()), &mut run)
     }
 
     /// Calls a handler of this service as a peer would, without a connection: encodes, dispatches, decodes.
@@ -281,8 +258,8 @@ impl Service {
         payload: Bytes,
     ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
         let request = serialization::to_bytes(request);
-        if request.len() > MESSAGE_SIZE_BYTES_MAX || payload.len() > PAYLOAD_SIZE_BYTES_MAX {
-            return Err(CallError::TooLarge);
+        if !super::is_request_allowed::<M>(request.len(), payload.len()) {
+            return Err(CallError::RequestTooLarge);
         }
         self.dispatch(context, M::ID, &request, payload).decode::<M>()
     }
@@ -292,80 +269,21 @@ impl Service {
         self.handlers.get(&method).map(|entered| entered.name)
     }
 
-    /// The longest reply of `method`.
-    pub fn reply_bytes_max(&self, method: u32) -> usize {
-        self.handlers.get(&method).map_or(0, |entered| entered.reply_bytes_max)
+    /// The same of the service of that name.
+    pub(super) fn name_in(&self, service: &ServiceName, method: u32) -> Option<&'static str> {
+        self.of(service)?.name_of(method)
+    }
+
+    /// What calls of `method` may take in the service of that name; `None` if there is no such service.
+    pub(super) fn sizes_of(&self, service: &ServiceName, method: u32) -> Option<Sizes> {
+        let unknown = Sizes { request_bytes_max: None, reply_bytes_max: 0 };
+        Some(self.of(service)?.handlers.get(&method).map_or(unknown, |entered| entered.sizes))
     }
 
     /// Whether `method` is answered without ever waiting: its handler is [`Method::INLINE`], or there is none.
-    pub fn is_inline(&self, method: u32) -> bool {
-        self.handlers.get(&method).is_none_or(|entered| entered.inline)
-    }
-}
-
-impl Reply {
-    /// What a handler came to, encoded.
-    fn of<M: Method>(result: Result<(M::Response, Bytes), M::Error>) -> Reply {
-        let (is_response, message, payload) = match result {
-            Ok((response, payload)) => (true, serialization::to_bytes(&response), payload),
-            Err(error) => (false, serialization::to_bytes(&error), Bytes::new()),
-        };
-        let bytes = message.len() + payload.len();
-        if bytes > M::REPLY_SIZE_BYTES_MAX {
-            let (method, max) = (M::NAME, M::REPLY_SIZE_BYTES_MAX);
-            tracing::error!(method, bytes, max, "an RPC handler's reply is longer than its method says");
-            return Reply::TooLarge;
-        }
-        match is_response {
-            _ if message.len() > MESSAGE_SIZE_BYTES_MAX => Reply::TooLarge,
-            _ if payload.len() > PAYLOAD_SIZE_BYTES_MAX => Reply::TooLarge,
-            true => Reply::Response(message, payload),
-            false => Reply::Error(message),
-        }
-    }
-
-    /// How many bytes it takes to send, header aside.
-    pub fn size_bytes(&self) -> usize {
-        match self {
-            Reply::Response(message, payload) => message.len() + payload.len(),
-            Reply::Error(message) => message.len(),
-            Reply::Malformed(reason) | Reply::Denied(reason) => reason.len(),
-            _ => 0,
-        }
-    }
-
-    /// Reads the reply as one to `M`.
-    ///
-    /// # Errors
-    /// What the reply says, or [`CallError::Malformed`] if it cannot be read.
-    pub fn decode<M: Method>(self) -> Result<(M::Response, Bytes), CallError<M::Error>> {
-        let unreadable = |error: serialization::DecodeError| {
-            CallError::Malformed(format!("the response of {}: {error}", M::NAME))
-        };
-        match self {
-            Reply::Response(message, payload) => {
-                Ok((tolerant::from_bytes(&message).map_err(unreadable)?, payload))
-            }
-            Reply::Error(message) => {
-                Err(CallError::Remote(tolerant::from_bytes(&message).map_err(unreadable)?))
-            }
-            Reply::UnknownMethod => Err(CallError::UnknownMethod),
-            Reply::Malformed(reason) => Err(CallError::Malformed(reason)),
-            Reply::TooLarge => Err(CallError::TooLarge),
-            Reply::Cancelled => Err(CallError::Cancelled),
-            Reply::Panicked => Err(CallError::Panicked),
-            Reply::Overloaded => Err(CallError::Overloaded),
-            Reply::Denied(reason) => Err(CallError::Denied(reason)),
-            Reply::NotSent => Err(CallError::NotSent),
-            Reply::Closed => Err(CallError::Closed),
-            Reply::TimedOut => Err(CallError::TimedOut),
-        }
-    }
-}
-
-impl fmt::Debug for CallContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallContext").field("peer", &self.peer).field("deadline", &self.deadline).finish()
+    pub(super) fn is_inline(&self, service: &ServiceName, method: u32) -> bool {
+        let entered = self.of(service).and_then(|service| service.handlers.get(&method));
+        entered.is_none_or(|entered| entered.inline)
     }
 }
 
@@ -386,6 +304,7 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rpc::{MESSAGE_SIZE_BYTES_MAX, PAYLOAD_SIZE_BYTES_MAX};
 
     struct Echo;
     impl Method for Echo {
@@ -420,9 +339,12 @@ mod tests {
     fn what_is_too_large_is_refused_on_either_way() {
         let context = CallContext::default();
         let long = "x".repeat(MESSAGE_SIZE_BYTES_MAX);
-        assert_eq!(echo().call_local::<Echo>(&context, &long, Bytes::new()), Err(CallError::TooLarge));
+        assert_eq!(echo().call_local::<Echo>(&context, &long, Bytes::new()), Err(CallError::RequestTooLarge));
         let payload = Bytes::from(vec![0; PAYLOAD_SIZE_BYTES_MAX + 1]);
-        assert_eq!(echo().call_local::<Echo>(&context, &String::new(), payload), Err(CallError::TooLarge));
+        assert_eq!(
+            echo().call_local::<Echo>(&context, &String::new(), payload),
+            Err(CallError::RequestTooLarge)
+        );
     }
 
     #[test]

@@ -45,6 +45,8 @@
 /// type that implements [`Method`](crate::rpc::Method). Then may come
 /// - `inline`: the handler never suspends, and runs on the connection's reader instead of a coroutine of its own;
 /// - `idempotent`: doing it twice does no harm, so a reconnecting client may repeat it;
+/// - `requests_up_to(BYTES)`: the longest request, see
+///   [`Method`](crate::rpc::Method::REQUEST_SIZE_BYTES_MAX);
 /// - `replies_up_to(BYTES)`: the longest reply, see [`Method`](crate::rpc::Method::REPLY_SIZE_BYTES_MAX).
 ///
 /// The arguments are encoded together: none as nothing, one as itself, several as a tuple. An argument of type
@@ -172,6 +174,19 @@ macro_rules! __service {
                     }
                 )*
             }
+
+            /// Lets the service share the connections of another under its own name: a client finds it with `by_name`.
+            ///
+            /// # Panics
+            /// If the name is taken there, or is none: see [`ServiceName`]($crate::rpc::ServiceName).
+            fn share_on(self: ::std::rc::Rc<Self>, service: &mut $crate::rpc::Service)
+            where
+                Self: Sized + 'static,
+            {
+                let mut own = $crate::rpc::Service::new();
+                self.serve_on(&mut own);
+                service.share($crate::rpc::ServiceName::from_static($service), ::std::rc::Rc::new(own));
+            }
         }
 
         $(
@@ -186,6 +201,8 @@ macro_rules! __service {
                 const INLINE: bool = $crate::rpc::Flags::NONE$(.and($crate::__service_flag!($flag)))*.inline;
                 const IDEMPOTENT: bool =
                     $crate::rpc::Flags::NONE$(.and($crate::__service_flag!($flag)))*.idempotent;
+                const REQUEST_SIZE_BYTES_MAX: ::std::option::Option<usize> =
+                    $crate::rpc::Flags::NONE$(.and($crate::__service_flag!($flag)))*.request_bytes_max;
                 const REPLY_SIZE_BYTES_MAX: usize =
                     $crate::rpc::Flags::NONE$(.and($crate::__service_flag!($flag)))*.reply_bytes_max;
                 type Request = ($($plain_type),*);
@@ -217,6 +234,17 @@ macro_rules! __service {
                         error: stringify!($err),
                     }),*],
                 }
+            }
+        }
+
+        impl<C: $crate::rpc::Caller> $client<$crate::rpc::Named<C>> {
+            /// A client of the service of that name, which shares the connection with others.
+            ///
+            /// # Panics
+            /// If the service's name is none: see [`ServiceName`]($crate::rpc::ServiceName).
+            pub fn by_name(caller: C) -> Self {
+                let name = $crate::rpc::ServiceName::from_static($service);
+                $client::new($crate::rpc::Named::new(caller, name))
             }
         }
 
@@ -255,33 +283,15 @@ macro_rules! __service_flag {
     ([idempotent]) => {
         $crate::rpc::Flags { idempotent: true, ..$crate::rpc::Flags::NONE }
     };
+    ([requests_up_to ($bytes:expr)]) => {
+        $crate::rpc::Flags {
+            request_bytes_max: ::std::option::Option::Some($bytes),
+            ..$crate::rpc::Flags::NONE
+        }
+    };
     ([replies_up_to ($bytes:expr)]) => {
         $crate::rpc::Flags { reply_bytes_max: $bytes, ..$crate::rpc::Flags::NONE }
     };
-}
-
-/// What the words behind a method say.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug)]
-pub struct Flags {
-    pub inline: bool,
-    pub idempotent: bool,
-    pub reply_bytes_max: usize,
-}
-
-impl Flags {
-    pub const NONE: Flags =
-        Flags { inline: false, idempotent: false, reply_bytes_max: super::REPLY_SIZE_BYTES_DEFAULT };
-
-    #[must_use]
-    pub const fn and(self, other: Flags) -> Flags {
-        let is_default = other.reply_bytes_max == Flags::NONE.reply_bytes_max;
-        Flags {
-            inline: self.inline || other.inline,
-            idempotent: self.idempotent || other.idempotent,
-            reply_bytes_max: if is_default { self.reply_bytes_max } else { other.reply_bytes_max },
-        }
-    }
 }
 
 /// Enters one method into the table of handlers.

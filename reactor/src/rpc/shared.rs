@@ -16,11 +16,13 @@ use super::budget::{Budget, Charge, Class, REASON_SIZE_BYTES_MAX, Weight};
 use super::calls::Outgoing;
 use super::connection::{CloseReason, Config, Handle};
 use super::frame::{Header, Priority, Side, Status};
-use super::hello::{FEATURE_DENIALS, FEATURE_DRAINING, Wire};
+use super::hello::{FEATURE_DENIALS, FEATURE_DRAINING, FEATURE_METADATA, Wire};
 use super::line::Line;
+use super::metadata::{Block, Metadata, ServiceName};
 use super::outbox::{Outbox, Queue, Withdrawn};
 use super::stream::Stream;
-use super::{Reply, Service, life};
+use super::window::Broken;
+use super::{Reply, ReplyMetadata, Service, life};
 use crate::cell::RefCell;
 use crate::coroutine::{Coroutine, JoinHandle};
 use crate::crypto::PublicKey;
@@ -58,8 +60,10 @@ pub(super) struct Slot {
     /// Whom to wake; a call that streams is told through its stream.
     pub(super) caller: Option<Rc<Coroutine>>,
     pub(super) answer: RefCell<Option<Reply>>,
-    /// The longest reply that the method gives.
+    /// The longest reply that the method gives, and the caller takes.
     pub(super) reply_bytes_max: usize,
+    /// Where the answer's metadata goes, if somebody wants it.
+    pub(super) heard: Option<ReplyMetadata>,
 }
 
 /// What the coroutines of one connection share.
@@ -198,7 +202,7 @@ impl Shared {
         if self.is_leaving() {
             return;
         }
-        let charge = self.budget.borrow_mut().courtesy();
+        let charge = self.budget.borrow_mut().courtesy(0);
         match charge {
             Some(charge) => {
                 self.outbox.borrow_mut().push_courtesy(header, charge);
@@ -294,17 +298,25 @@ impl Shared {
     }
 
     /// Ends the streams of a call, if it has any: `side` is ours.
-    pub(super) fn end_stream(&self, side: Side, call: u32) -> bool {
+    pub(super) fn end_stream(&self, side: Side, call: u32, why: Broken) -> bool {
         let stream = self.streams.borrow_mut().remove(&(side, call));
         if let Some(stream) = &stream {
-            stream.on_over(self);
+            stream.on_over(self, why);
         }
         stream.is_some()
     }
 
-    /// Queues the answer to a call of the peer; one that streams answers behind its items. What the call is charged is
+    /// Queues the answer to a call of the peer, with metadata if the peer can read it; one that streams answers behind its items. What the call is charged is
     /// given back when that has left.
-    pub(super) fn answer(&self, call: u32, reply: Reply, priority: Priority, streams: bool, charge: Charge) {
+    pub(super) fn answer(
+        &self,
+        call: u32,
+        reply: Reply,
+        metadata: &Metadata,
+        (priority, streams): (Priority, bool),
+        charge: Charge,
+    ) {
+        let knows_metadata = self.wire.get().has(FEATURE_METADATA);
         let (status, message, payload) = match reply {
             Reply::Response(message, payload) => (Status::Response, message, payload),
             Reply::Error(message) => (Status::Error, message, Bytes::new()),
@@ -314,14 +326,27 @@ impl Shared {
             Reply::Denied(reason) if self.wire.get().has(FEATURE_DENIALS) => {
                 (Status::Denied, cut(reason), Bytes::new())
             }
-            Reply::Cancelled | Reply::NotSent | Reply::Closed | Reply::TimedOut | Reply::Denied(_) => {
-                (Status::Cancelled, Vec::new(), Bytes::new())
-            }
+            Reply::RequestTooLarge if knows_metadata => (Status::RequestTooLarge, Vec::new(), Bytes::new()),
+            Reply::RequestTooLarge => (Status::TooLarge, Vec::new(), Bytes::new()),
+            Reply::UnknownService if knows_metadata => (Status::UnknownService, Vec::new(), Bytes::new()),
+            Reply::UnknownService => (Status::UnknownMethod, Vec::new(), Bytes::new()),
+            Reply::Cancelled
+            | Reply::NotSent
+            | Reply::Unsupported(_)
+            | Reply::Closed
+            | Reply::TimedOut
+            | Reply::Denied(_) => (Status::Cancelled, Vec::new(), Bytes::new()),
             Reply::Panicked => (Status::Panicked, Vec::new(), Bytes::new()),
             Reply::Overloaded => (Status::Overloaded, Vec::new(), Bytes::new()),
         };
         let (message_size, payload_size) = (message.len() as u32, payload.len() as u32);
-        let header = Header::Response { call, status, message_size, payload_size };
+        let (mut message, mut metadata_size) = (message, 0);
+        if !metadata.is_empty() && knows_metadata {
+            let block = Block::encode(&ServiceName::default(), metadata);
+            metadata_size = block.len() as u16;
+            message = [block, message].concat();
+        }
+        let header = Header::Response { call, status, metadata_size, message_size, payload_size };
         let mut outbox = self.outbox.borrow_mut();
         match streams {
             true => outbox.push_item(Side::Response, call, header, &message, priority, charge),
@@ -374,7 +399,7 @@ impl Shared {
             slot.fill(if is_unsent(call) { Reply::NotSent } else { Reply::Closed });
         }
         for stream in streams.values() {
-            stream.on_over(self);
+            stream.on_over(self, Broken::Lost);
         }
         for handler in running {
             handler.terminate();

@@ -4,22 +4,27 @@
 //! window of its own (`window.rs`). The callee's stream ends with its response; the caller's when the caller says so.
 //! Either side may stop the other's stream and go on, and whoever gives the call up ends both.
 //!
+//! The handler's ends are here, the caller's in `stream/call.rs`.
+//!
 //! What it is not: a byte stream. Items are values of at most [`ITEM_SIZE_BYTES_MAX`] encoded bytes.
+
+mod call;
+
+pub use call::StreamCall;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
-use std::time::Instant;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::budget::{Charge, Weight};
+use super::budget::Charge;
 use super::frame::{Header, ITEM_SIZE_BYTES_MAX, Priority, Side};
 use super::outbox::Queue;
-use super::shared::{Shared, Slot};
-use super::window::{Inbound, Outbound, Stopped, Taken};
-use super::{CallError, Connection, Method, Reply, tolerant};
+use super::shared::Shared;
+use super::window::{Broken, Inbound, Outbound, Stopped, Taken};
+use super::{Method, tolerant};
 use crate::cell::RefCell;
 use crate::coroutine;
 use crate::serialization;
@@ -38,7 +43,7 @@ enum Over {
     /// The sender has said that it is through.
     Ended,
     /// The call is over: its answer says whether that was all.
-    Cut,
+    Cut(Broken),
 }
 
 /// One call's streams at one end.
@@ -92,8 +97,8 @@ impl Stream {
     }
 
     /// The call is over: what has come can still be taken.
-    pub(super) fn on_over(&self, shared: &Shared) {
-        self.inbound.borrow_mut().on_cut();
+    pub(super) fn on_over(&self, shared: &Shared, why: Broken) {
+        self.inbound.borrow_mut().on_cut(why);
         self.arrived.notify_all();
         self.on_stop(shared);
     }
@@ -144,7 +149,7 @@ impl Stream {
                 }
                 Taken::Empty => self.arrived.wait(),
                 Taken::Ended => return Err(Over::Ended),
-                Taken::Cut => return Err(Over::Cut),
+                Taken::Cut(why) => return Err(Over::Cut(why)),
             }
         }
     }
@@ -207,209 +212,60 @@ impl<T: DeserializeOwned> StreamReceiver<T> {
         StreamReceiver { shared, stream, items: PhantomData }
     }
 
-    /// The next item; `None` when the caller has ended its stream, and only then. If the call is over before that, whoever
-    /// receives is terminated, as the handler is: half of a stream is not taken for the whole.
+    /// The next item; `Ok(None)` when the caller has ended its stream, and only then.
+    ///
+    /// The handler itself is terminated when its caller gives up or is lost, and mostly unwinds before it sees that as a
+    /// value; it is seen by whoever receives in another coroutine, or is [`uninterruptible`](crate::uninterruptible).
+    ///
+    /// # Errors
+    /// [`Broken`], behind the items that came before: that was not all.
     ///
     /// # Panics
-    /// Unwinds the handler if the item cannot be read as a `T`, which the caller is told; and whoever is
-    /// [`uninterruptible`](crate::uninterruptible) when the call is over.
+    /// Unwinds the handler if the item cannot be read as a `T`, which the caller is told.
     ///
     /// # Suspends
     /// Until there is one.
-    pub fn recv(&self) -> Option<T> {
-        let unreadable = match self.stream.recv(&self.shared) {
+    pub fn recv(&self) -> Result<Option<T>, Broken> {
+        match self.stream.recv(&self.shared) {
             Ok(item) => match tolerant::from_bytes(&item) {
-                Ok(item) => return Some(item),
-                Err(error) => error.to_string(),
+                Ok(item) => Ok(Some(item)),
+                Err(error) => unwind(error.to_string()),
             },
-            Err(Over::Ended) => return None,
-            Err(Over::Cut) => {
-                crate::coroutine::current().terminate();
-                // Does not return where that may unwind.
-                crate::yield_now();
-                "the call ended before its stream did".to_owned()
-            }
-        };
-        std::panic::resume_unwind(Box::new(Unreadable(unreadable)))
+            Err(Over::Ended) => Ok(None),
+            Err(Over::Cut(why)) => Err(why),
+        }
     }
+}
+
+/// Ends the handler for what its caller has sent.
+fn unwind(reason: String) -> ! {
+    std::panic::resume_unwind(Box::new(Unreadable(reason)))
 }
 
 /// What a handler is unwound with when its caller's item cannot be read: an answer, not a bug of the handler.
 pub(super) struct Unreadable(pub(super) String);
 
+/// The items until the caller has ended its stream, and only then. If the call is over before that, whoever iterates is
+/// terminated: half of a stream is not taken for the whole. Who wants to know of it calls [`StreamReceiver::recv`].
+///
+/// # Panics
+/// As `recv`; and unwinds whoever is [`uninterruptible`](crate::uninterruptible) when the call is over.
 impl<T: DeserializeOwned> Iterator for StreamReceiver<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        self.recv()
+        self.recv().unwrap_or_else(|broken| {
+            crate::coroutine::current().terminate();
+            // Does not return where that may unwind.
+            crate::yield_now();
+            unwind(broken.to_string())
+        })
     }
 }
 
 impl<T> Drop for StreamReceiver<T> {
     fn drop(&mut self) {
         self.stream.refuse(&self.shared);
-    }
-}
-
-/// A caller's end of a call that streams. Dropping it before [`StreamCall::finish`] gives the call up: the handler is
-/// ended.
-///
-/// `send` and `recv` take turns in one coroutine, or run in two.
-pub struct StreamCall<M: StreamMethod> {
-    connection: Connection,
-    slot: Rc<Slot>,
-    stream: Rc<Stream>,
-    deadline: Instant,
-    /// What it takes of our allowance at the peer.
-    weight: Weight,
-    method: PhantomData<fn() -> M>,
-}
-
-impl<M: StreamMethod> StreamCall<M> {
-    pub(super) fn new(
-        connection: Connection,
-        slot: Rc<Slot>,
-        stream: Rc<Stream>,
-        deadline: Instant,
-        weight: Weight,
-    ) -> StreamCall<M> {
-        StreamCall { connection, slot, stream, deadline, weight, method: PhantomData }
-    }
-
-    fn shared(&self) -> &Rc<Shared> {
-        self.connection.shared()
-    }
-
-    /// Runs `f` until the deadline; then the call is given up.
-    fn in_time<T>(&self, f: impl FnOnce() -> T) -> Option<T> {
-        let left = self.deadline.saturating_duration_since(crate::now());
-        let done = crate::timeout(left, f).ok();
-        if done.is_none() {
-            self.give_up(Reply::TimedOut);
-        }
-        done
-    }
-
-    /// Ends the call here and at the peer; `reply` is what [`StreamCall::finish`] then tells.
-    fn give_up(&self, reply: Reply) {
-        let shared = self.shared();
-        if shared.outgoing.borrow_mut().end(self.stream.call).is_some() {
-            self.slot.answer.borrow_mut().get_or_insert(reply);
-            shared.end_stream(Side::Request, self.stream.call);
-            shared.take_back(self.stream.call);
-            shared.on_call_ended();
-        }
-    }
-
-    /// Sends an item.
-    ///
-    /// # Errors
-    /// [`Stopped`] if the callee takes no more, or the call is over: [`StreamCall::finish`] says why.
-    ///
-    /// # Panics
-    /// If the encoded item is longer than [`ITEM_SIZE_BYTES_MAX`]: cut it, or use a payload.
-    ///
-    /// # Suspends
-    /// While the window is full, until the deadline at the most.
-    pub fn send(&self, item: &M::Up) -> Result<(), Stopped> {
-        let item = encode(item);
-        let at_once = self.stream.outbound.borrow().has_credit(item.len())
-            && self.shared().has_room(Queue::Large(self.stream.priority));
-        if at_once {
-            return self.stream.send(self.shared(), &item);
-        }
-        self.in_time(|| self.stream.send(self.shared(), &item)).unwrap_or(Err(Stopped))
-    }
-
-    /// Ends our stream: the callee's receiver ends after what was sent. Never suspends.
-    pub fn end(&self) {
-        let mut outbound = self.stream.outbound.borrow_mut();
-        if !outbound.is_stopped() {
-            outbound.stop();
-            drop(outbound);
-            self.stream.allowed.notify_all();
-            self.shared().drained.notify_all();
-            self.stream.push(self.shared(), Header::End { call: self.stream.call }, &[]);
-        }
-    }
-
-    /// The next item; `Ok(None)` when the callee has sent all and answered. [`StreamCall::finish`] then has the response.
-    ///
-    /// # Errors
-    /// [`CallError`] if the call failed, after the items that came before: those were not all. `finish` says the same.
-    ///
-    /// # Suspends
-    /// Until there is one, until the deadline at the most.
-    pub fn recv(&self) -> Result<Option<M::Down>, CallError<M::Error>> {
-        let item = if self.stream.inbound.borrow().waiting_count() > 0 {
-            self.stream.recv(self.shared())
-        } else {
-            self.in_time(|| self.stream.recv(self.shared())).unwrap_or(Err(Over::Cut))
-        };
-        let Ok(item) = item else { return self.failure().map_or(Ok(None), Err) };
-        match tolerant::from_bytes(&item) {
-            Ok(item) => Ok(Some(item)),
-            Err(error) => {
-                let reason = format!("an item of {}: {error}", M::NAME);
-                self.give_up(Reply::Malformed(reason.clone()));
-                // Also if the callee is content.
-                *self.slot.answer.borrow_mut() = Some(Reply::Malformed(reason.clone()));
-                Err(CallError::Malformed(reason))
-            }
-        }
-    }
-
-    /// All items that are left, and behind them the call's failure, if it fails.
-    pub fn items(&self) -> impl Iterator<Item = Result<M::Down, CallError<M::Error>>> + '_ {
-        let mut failed = false;
-        std::iter::from_fn(move || {
-            let item = if failed { None } else { self.recv().transpose() };
-            failed = matches!(item, Some(Err(_)));
-            item
-        })
-    }
-
-    /// How the call has failed, if it has; the answer stays for [`StreamCall::finish`].
-    fn failure(&self) -> Option<CallError<M::Error>> {
-        match &*self.slot.answer.borrow() {
-            Some(Reply::Response(..)) => None,
-            Some(failed) => failed.clone().decode::<M>().err(),
-            // Whoever ends a call's streams has left an answer.
-            None => Some(CallError::Closed),
-        }
-    }
-
-    /// Ends our stream, takes no more of the callee's, and waits for the response.
-    ///
-    /// # Errors
-    /// [`CallError`] says who must act.
-    ///
-    /// # Suspends
-    /// Until the response is there, until the deadline at the most.
-    pub fn finish(self) -> Result<M::Response, CallError<M::Error>> {
-        self.end();
-        self.stream.refuse(self.shared());
-        let answered = || {
-            while self.slot.answer.borrow().is_none() {
-                self.stream.allowed.wait();
-            }
-        };
-        let _ = self.in_time(answered);
-        let answer = self.slot.answer.take().unwrap_or(Reply::TimedOut);
-        answer.decode::<M>().map(|(response, _)| response)
-    }
-}
-
-impl<M: StreamMethod> Drop for StreamCall<M> {
-    fn drop(&mut self) {
-        self.give_up(Reply::Cancelled);
-        self.shared().allowance(self.weight).release(self.weight.bytes);
-    }
-}
-
-impl<M: StreamMethod> fmt::Debug for StreamCall<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamCall").field("method", &M::NAME).field("call", &self.stream.call).finish()
     }
 }
 

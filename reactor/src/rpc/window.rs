@@ -33,7 +33,7 @@ pub struct Inbound {
     /// The sender has said that it is through.
     ended: bool,
     /// The call is over, whatever the sender still meant to send.
-    cut: bool,
+    cut: Option<Broken>,
     unwanted: bool,
 }
 
@@ -44,7 +44,7 @@ impl Default for Inbound {
             window_bytes: STREAM_WINDOW_BYTES,
             taken_bytes: 0,
             ended: false,
-            cut: false,
+            cut: None,
             unwanted: false,
         }
     }
@@ -60,7 +60,7 @@ pub enum Taken {
     /// Nothing any more, and the sender has said so, or nobody wants it.
     Ended,
     /// Nothing any more, because the call is over: whether that was all only its answer says.
-    Cut,
+    Cut(Broken),
 }
 
 impl Inbound {
@@ -70,7 +70,7 @@ impl Inbound {
     /// [`FrameError::WindowExceeded`] if there was no credit for it: the peer is broken.
     pub fn on_item(&mut self, call: u32, item: Vec<u8>) -> Result<(), FrameError> {
         let weight_bytes = item_weight_bytes(item.len());
-        if weight_bytes > self.window_bytes || self.ended || self.cut {
+        if weight_bytes > self.window_bytes || self.ended || self.cut.is_some() {
             return Err(FrameError::WindowExceeded { call });
         }
         self.window_bytes -= weight_bytes;
@@ -86,8 +86,8 @@ impl Inbound {
     }
 
     /// The call is over; what is here can still be taken.
-    pub fn on_cut(&mut self) {
-        self.cut = true;
+    pub fn on_cut(&mut self, why: Broken) {
+        self.cut.get_or_insert(why);
     }
 
     /// Takes the next item.
@@ -95,12 +95,12 @@ impl Inbound {
         let Some(item) = self.items.pop_front() else {
             return match (self.ended || self.unwanted, self.cut) {
                 (true, _) => Taken::Ended,
-                (false, true) => Taken::Cut,
-                (false, false) => Taken::Empty,
+                (false, Some(why)) => Taken::Cut(why),
+                (false, None) => Taken::Empty,
             };
         };
         self.taken_bytes += item_weight_bytes(item.len());
-        let worth = !self.ended && !self.cut && self.taken_bytes >= STREAM_WINDOW_BYTES / 2;
+        let worth = !self.ended && self.cut.is_none() && self.taken_bytes >= STREAM_WINDOW_BYTES / 2;
         let credit = worth.then(|| {
             self.window_bytes += self.taken_bytes;
             std::mem::take(&mut self.taken_bytes) as u32
@@ -111,7 +111,7 @@ impl Inbound {
     /// Nobody takes items any more. True if the peer should be told: it may yet send some.
     pub fn refuse(&mut self) -> bool {
         self.items.clear();
-        !std::mem::replace(&mut self.unwanted, true) && !self.ended && !self.cut
+        !std::mem::replace(&mut self.unwanted, true) && !self.ended && self.cut.is_none()
     }
 
     /// How many items wait to be taken.
@@ -184,6 +184,21 @@ impl Outbound {
     }
 }
 
+/// Why a stream broke off before its sender had ended it: what came was not all.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// The caller has given the call up.
+    #[error("the caller gave the call up before its stream had ended")]
+    Cancelled,
+    /// The connection is gone, and the caller with it as far as we know.
+    #[error("the connection was lost before the stream had ended")]
+    Lost,
+    /// The call has been answered: by its handler, or because its time was over.
+    #[error("the call was answered before the stream had ended")]
+    Answered,
+}
+
 /// The other end takes no more items: it has stopped this stream, or the call is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer takes no more items of this stream")]
@@ -235,13 +250,14 @@ mod tests {
     fn a_stream_that_was_cut_is_not_taken_for_one_that_ended() {
         let mut inbound = Inbound::default();
         inbound.on_item(1, vec![1]).unwrap();
-        inbound.on_cut();
+        inbound.on_cut(Broken::Lost);
+        inbound.on_cut(Broken::Answered);
         assert_eq!(inbound.take(), Taken::Item(vec![1], None));
-        assert_eq!(inbound.take(), Taken::Cut);
+        assert_eq!(inbound.take(), Taken::Cut(Broken::Lost), "the first reason stays");
         // The sender was through before.
         let mut inbound = Inbound::default();
         inbound.on_end();
-        inbound.on_cut();
+        inbound.on_cut(Broken::Cancelled);
         assert_eq!(inbound.take(), Taken::Ended);
     }
 
@@ -279,7 +295,7 @@ mod tests {
                             }
                         }
                         Taken::Empty => prop_assert!(can_send || sent == sizes.len(), "stuck"),
-                        Taken::Ended | Taken::Cut => unreachable!(),
+                        Taken::Ended | Taken::Cut(_) => unreachable!(),
                     }
                 }
                 prop_assert!(inbound.waiting_bytes() <= STREAM_WINDOW_BYTES);

@@ -4,25 +4,30 @@ use super::*;
 use proptest::prelude::*;
 
 fn any_header() -> impl Strategy<Value = Header> {
+    let metadata = || prop_oneof![Just(0), 0..=BLOCK_SIZE_BYTES_MAX as u16];
     let message = 0..=MESSAGE_SIZE_BYTES_MAX as u32;
     let payload = 0..=PAYLOAD_SIZE_BYTES_MAX as u32;
     let part = 1..=PART_SIZE_BYTES_MAX as u32;
     prop_oneof![
-        (any::<u32>(), any::<u32>(), any::<u32>(), message.clone(), payload.clone(), 0..3usize).prop_map(
-            |(call, method, timeout_ms, message_size, payload_size, priority)| Header::Request {
-                call,
-                method,
-                timeout_ms,
-                message_size,
-                payload_size,
-                priority: Priority::ALL[priority],
+        (any::<[u32; 3]>(), metadata(), message.clone(), payload.clone(), 0..3usize).prop_map(
+            |([call, method, timeout_ms], metadata_size, message_size, payload_size, priority)| {
+                Header::Request {
+                    call,
+                    method,
+                    timeout_ms,
+                    metadata_size,
+                    message_size,
+                    payload_size,
+                    priority: Priority::ALL[priority],
+                }
             }
         ),
-        (any::<u32>(), any::<u32>(), any::<u32>(), message.clone(), 0..3usize).prop_map(
-            |(call, method, timeout_ms, message_size, priority)| Header::Open {
+        (any::<[u32; 3]>(), metadata(), message.clone(), 0..3usize).prop_map(
+            |([call, method, timeout_ms], metadata_size, message_size, priority)| Header::Open {
                 call,
                 method,
                 timeout_ms,
+                metadata_size,
                 message_size,
                 priority: Priority::ALL[priority],
             }
@@ -39,15 +44,18 @@ fn any_header() -> impl Strategy<Value = Header> {
         (0..=HELLO_SIZE_BYTES_MAX as u32).prop_map(|message_size| Header::Hello { message_size }),
         (OPTIONAL_KIND_MIN.., message.clone())
             .prop_map(|(kind, message_size)| Header::Optional { kind, message_size }),
-        (any::<u32>(), message.clone(), payload).prop_map(|(call, message_size, payload_size)| {
-            Header::Response { call, status: Status::Response, message_size, payload_size }
-        }),
-        (any::<u32>(), 1..9usize, message).prop_map(|(call, status, message_size)| Header::Response {
-            call,
-            status: Status::ALL[status],
-            message_size,
-            payload_size: 0
-        }),
+        (any::<u32>(), metadata(), message.clone(), payload).prop_map(
+            |(call, metadata_size, message_size, payload_size)| {
+                let status = Status::Response;
+                Header::Response { call, status, metadata_size, message_size, payload_size }
+            }
+        ),
+        (any::<u32>(), 1..11usize, metadata(), message).prop_map(
+            |(call, status, metadata_size, message_size)| {
+                let status = Status::ALL[status];
+                Header::Response { call, status, metadata_size, message_size, payload_size: 0 }
+            }
+        ),
         (any::<u32>(), part.clone()).prop_map(|(call, size)| Header::RequestPart { call, size }),
         (any::<u32>(), 0..=PART_SIZE_BYTES_MAX as u32)
             .prop_map(|(call, size)| Header::ResponsePart { call, size }),
@@ -65,13 +73,14 @@ fn the_layout_is_as_documented() {
         call: 0x0403_0201,
         method: 0x0807_0605,
         timeout_ms: 0x100f_0e0d,
+        metadata_size: 0x0102,
         message_size: 0x000b_0a09,
         payload_size: 0x000e_0d0c,
         priority: Priority::Low,
     };
-    let expected = [1, 2, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 12, 13, 14, 0, 13, 14, 15, 16];
+    let expected = [1, 2, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 12, 13, 14, 0, 13, 14, 15, 16];
     assert_eq!(header.encode(), expected);
-    assert_eq!(Status::ALL.map(|status| status as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(Status::ALL.map(|status| status as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 }
 
 #[test]
@@ -93,6 +102,21 @@ fn sizes_just_above_the_limits_are_refused() {
         bytes[at..at + 4].copy_from_slice(&(max as u32 + 1).to_le_bytes());
         let refused = FrameError::TooLarge { kind, size_bytes: max as u32 + 1 };
         assert_eq!(Header::decode(&bytes), Err(refused));
+    }
+    for kind in [1, 2, 9] {
+        let mut bytes = [0; HEADER_SIZE_BYTES];
+        bytes[0] = kind;
+        bytes[2..4].copy_from_slice(&(BLOCK_SIZE_BYTES_MAX as u16).to_le_bytes());
+        assert_eq!(Header::decode(&bytes).unwrap().metadata_size(), BLOCK_SIZE_BYTES_MAX);
+        bytes[2..4].copy_from_slice(&(BLOCK_SIZE_BYTES_MAX as u16 + 1).to_le_bytes());
+        let refused = FrameError::TooLarge { kind, size_bytes: BLOCK_SIZE_BYTES_MAX as u32 + 1 };
+        assert_eq!(Header::decode(&bytes), Err(refused));
+    }
+    // Nothing else has metadata.
+    for kind in (0..OPTIONAL_KIND_MIN).filter(|kind| ![1, 2, 9].contains(kind)) {
+        let mut bytes = [0; HEADER_SIZE_BYTES];
+        (bytes[0], bytes[2]) = (kind, 1);
+        assert!(Header::decode(&bytes).is_err(), "{kind}");
     }
 }
 
@@ -131,7 +155,7 @@ proptest! {
     fn a_frame_that_is_cut_is_waited_for(
         header in any_header(), fill: u8, cut: prop::sample::Index, extra in 0usize..40,
     ) {
-        let body = header.message_size() + header.part_size();
+        let body = header.metadata_size() + header.message_size() + header.part_size();
         let mut bytes = header.encode().to_vec();
         bytes.resize(HEADER_SIZE_BYTES + body, fill);
         prop_assert_eq!(decode(&bytes[..cut.index(bytes.len())]), Ok(None));
@@ -139,7 +163,8 @@ proptest! {
         bytes.resize(whole + extra, 0xee);
         let (frame, length) = decode(&bytes).unwrap().unwrap();
         prop_assert_eq!((frame.header, length), (header, whole));
-        prop_assert_eq!((frame.message.len(), frame.part.len()), (header.message_size(), header.part_size()));
+        let sizes = (frame.metadata.len(), frame.message.len(), frame.part.len());
+        prop_assert_eq!(sizes, (header.metadata_size(), header.message_size(), header.part_size()));
     }
 }
 

@@ -10,6 +10,7 @@ fn request(call: u32, message: &[u8], payload: &Bytes) -> Header {
         call,
         method: 1,
         timeout_ms: 0,
+        metadata_size: 0,
         message_size: message.len() as u32,
         payload_size: payload.len() as u32,
         priority: Priority::Normal,
@@ -155,6 +156,7 @@ fn a_large_message_without_payload_is_one_frame() {
     let header = Header::Response {
         call: 1,
         status: Status::Error,
+        metadata_size: 0,
         message_size: message.len() as u32,
         payload_size: 0,
     };
@@ -328,8 +330,14 @@ fn low_payloads_leave_places_for_the_others() {
 #[test]
 fn a_stream_that_is_called_back_sends_no_more() {
     let mut outbox = outbox();
-    let open =
-        Header::Open { call: 1, method: 1, timeout_ms: 1, message_size: 0, priority: Priority::Normal };
+    let open = Header::Open {
+        call: 1,
+        method: 1,
+        timeout_ms: 1,
+        metadata_size: 0,
+        message_size: 0,
+        priority: Priority::Normal,
+    };
     outbox.push_item(Side::Request, 1, open, &[], Priority::Normal, Charge::NONE);
     assert_eq!(outbox.withdraw(Side::Request, 1).0, Withdrawn::Unsent);
     assert!(outbox.is_empty());
@@ -358,8 +366,14 @@ fn the_end_of_a_call_overtakes_what_may_take_its_place_and_not_its_own_request()
 #[test]
 fn a_call_that_is_made_behind_an_opening_leaves_behind_it() {
     let mut outbox = outbox();
-    let open =
-        Header::Open { call: 1, method: 1, timeout_ms: 1, message_size: 0, priority: Priority::Normal };
+    let open = Header::Open {
+        call: 1,
+        method: 1,
+        timeout_ms: 1,
+        metadata_size: 0,
+        message_size: 0,
+        priority: Priority::Normal,
+    };
     outbox.push_open(open, &[], Priority::Normal);
     push(&mut outbox, 2, b"put", &Bytes::new());
     assert_eq!(headers(&outbox.next_batch()), [open, request(2, b"put", &Bytes::new())]);
@@ -385,8 +399,13 @@ fn what_had_not_left_at_the_end_is_known() {
 fn a_number_that_is_used_again_under_another_priority_disturbs_nothing() {
     for cancelled in [true, false] {
         let mut outbox = outbox();
-        let answer =
-            Header::Response { call: 5, status: Status::UnknownMethod, message_size: 0, payload_size: 0 };
+        let answer = Header::Response {
+            call: 5,
+            status: Status::UnknownMethod,
+            metadata_size: 0,
+            message_size: 0,
+            payload_size: 0,
+        };
         outbox.push_item(Side::Response, 5, answer, &[], Priority::Normal, Charge::NONE);
         if cancelled {
             assert_eq!(outbox.withdraw(Side::Response, 5).0, Withdrawn::Left);
