@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use reactor::cell::RefCell;
 use reactor::rpc::{
-    CallContext, CallError, CallInfo, CallOptions, Connection, Named, Never, Reply, Service,
+    CallContext, CallError, CallInfo, CallOptions, Connection, Named, Never, Reply, Retrying, Service,
     ServiceName, StreamSender, pair,
 };
 
@@ -71,6 +71,9 @@ fn services_share_a_connection_by_name_and_an_unknown_name_is_told() {
         assert_eq!(call.items().collect::<Result<Vec<_>, _>>(), Ok(vec![0, 1, 2]));
         assert_eq!(call.finish(), Ok("other".to_owned()));
         assert_eq!(AdderClient::by_name(near.clone()).add(2, 3), Ok(5));
+        // A name goes through whatever carries calls.
+        let far_away = AdderClient::by_name(Retrying::new(near.clone(), Default::default()));
+        assert_eq!(far_away.add(4, 5), Ok(9));
         let nobody = TalkerClient::new(Named::new(near.clone(), name("nobody")));
         assert_eq!(nobody.say(), Err(CallError::UnknownService));
         assert_eq!(nobody.count().unwrap().finish(), Err(CallError::UnknownService));

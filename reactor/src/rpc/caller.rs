@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::frame::Priority;
 use super::stream::{StreamCall, StreamMethod};
-use super::{CallError, Connection, Metadata, Method, ReplyMetadata, ServiceName};
+use super::{CallError, Connection, Metadata, Method, ReplyMetadata, ServiceName, Tried};
 
 /// Bytes that travel beside a message, as they are.
 pub type Payload = Bytes;
@@ -70,6 +70,8 @@ pub struct CallOptions {
     pub reply_metadata: Option<ReplyMetadata>,
     /// Which of the services that share the connection is called; see [`Named`](super::Named).
     pub service: ServiceName,
+    /// Which of several peers have been asked already, where a call is tried more than once: others are asked first.
+    pub tried: Option<Tried>,
 }
 
 impl CallOptions {

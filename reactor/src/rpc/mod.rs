@@ -11,9 +11,14 @@
 //!
 //! A call carries [`Metadata`] both ways, and may name one of several services that share the connection ([`Named`]).
 //!
+//! Around a connection go, each a [`Caller`] that calls through another: [`Reconnecting`] dials again, [`Balanced`] spreads
+//! calls over several peers, [`Retrying`] asks again, or a second peer beside the first, as a [`RetryPolicy`] says.
+//!
 //! What it is not: discovery, or trust. Who the peer is comes from the stream below it (see [`crate::net::tls`]); which
 //! peers there are is the overlay's business.
 
+pub mod balance;
+mod balanced;
 pub mod budget;
 mod call;
 mod caller;
@@ -36,6 +41,8 @@ pub mod outbox;
 mod progress;
 mod reconnecting;
 mod reply;
+pub mod retry;
+mod retrying;
 mod schema;
 mod serve;
 mod server;
@@ -46,6 +53,8 @@ mod stream;
 mod tolerant;
 pub mod window;
 
+pub use balance::EjectPolicy;
+pub use balanced::{Balanced, PeerState, Tried};
 pub use budget::Pool;
 pub use caller::{CALL_TIME, CallOptions, Caller, Payload};
 pub use connection::{CloseReason, Config, Connection, Interceptors, pair};
@@ -60,6 +69,8 @@ pub use named::Named;
 pub use never::Never;
 pub use reconnecting::Reconnecting;
 pub use reply::Reply;
+pub use retry::{HedgePolicy, RetryBudget, RetryPolicy};
+pub use retrying::Retrying;
 pub use schema::{MethodSchema, Schema};
 pub use server::{Server, ServerHandle, ServerLimits};
 pub use service::Service;
