@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rpc::frame::{Header, Priority, Side, Status};
+use crate::rpc::metadata::BLOCK_SIZE_BYTES_MAX;
 use crate::rpc::outbox::{Outbox, Withdrawn};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -131,13 +132,18 @@ fn a_method_that_allows_itself_more_than_there_is_finds_room_all_the_same() {
 /// What the adversary does next.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Asks, with so many bytes, a method whose replies take so many at most.
+    /// Asks, with so many bytes, metadata among them, a method whose replies take so many at most and metadata beside.
     Request {
         call: u32,
         request_bytes: usize,
         reply_bytes_max: usize,
         streams: bool,
         priority: Priority,
+    },
+    /// Asks for what there is not, or with metadata that is none, and is told why in so many bytes.
+    Refused {
+        call: u32,
+        reason_bytes: usize,
     },
     Cancel {
         call: u32,
@@ -155,16 +161,24 @@ fn step() -> impl Strategy<Value = Step> {
     let bytes = || prop_oneof![0..200usize, 0..100_000usize, 0..PAYLOAD_SIZE_BYTES_MAX];
     let priority = prop::sample::select(&Priority::ALL[..]);
     // Few numbers, so that they are used again.
-    let request = (0..300u32, bytes(), bytes(), prop::bool::weighted(0.3), priority).prop_map(
-        |(call, request_bytes, reply_bytes_max, streams, priority)| {
+    let metadata = prop_oneof![Just(0), 0..=BLOCK_SIZE_BYTES_MAX];
+    let request = (0..300u32, bytes(), metadata, bytes(), prop::bool::weighted(0.3), priority).prop_map(
+        |(call, request_bytes, metadata_bytes, reply_bytes_max, streams, priority)| {
             let max = if streams { MESSAGE_SIZE_BYTES_MAX } else { PAYLOAD_SIZE_BYTES_MAX };
             let (request_bytes, reply_bytes_max) = (request_bytes.min(max), reply_bytes_max.min(max));
-            Step::Request { call, request_bytes, reply_bytes_max, streams, priority }
+            Step::Request {
+                call,
+                request_bytes: request_bytes + metadata_bytes,
+                reply_bytes_max,
+                streams,
+                priority,
+            }
         },
     );
     prop_oneof![
         6 => request,
         3 => (0..300u32).prop_map(|call| Step::Cancel { call }),
+        1 => (0..300u32, 0..200usize).prop_map(|(call, reason_bytes)| Step::Refused { call, reason_bytes }),
         1 => Just(Step::Ping),
         3 => (0..2_000usize).prop_map(|nth| Step::End { nth }),
         2 => Just(Step::Read),
@@ -212,12 +226,13 @@ impl Connection {
     }
 
     fn say(&mut self, header: Header) {
-        match (self.budget.courtesy(0), header) {
+        match (self.budget.courtesy(header.message_size()), header) {
             (Some(charge), Header::Pong | Header::Stop { .. } | Header::ResponsePart { .. }) => {
                 self.outbox.push_courtesy(header, charge);
             }
             (Some(charge), _) => {
-                self.outbox.push_call(header, Vec::new(), Bytes::new(), Priority::Normal, charge);
+                let reason = vec![0; header.message_size()];
+                self.outbox.push_call(header, reason, Bytes::new(), Priority::Normal, charge);
             }
             (None, _) => self.cut_off = true,
         }
@@ -232,24 +247,15 @@ impl Connection {
         }
         let Some(charge) = self.budget.end(call) else { return };
         let status = Status::Response;
+        // The longest reply there may be, and all the metadata.
+        let (block, metadata_size) = (vec![0; METADATA_SIZE_BYTES_MAX], METADATA_SIZE_BYTES_MAX as u16);
+        let (message_size, payload_size) = if streams { (size as u32, 0) } else { (0, size as u32) };
+        let header = Header::Response { call, status, metadata_size, message_size, payload_size };
         if streams {
-            let header = Header::Response {
-                call,
-                status,
-                metadata_size: 0,
-                message_size: size as u32,
-                payload_size: 0,
-            };
-            self.outbox.push_item(Side::Response, call, header, &vec![0; size], priority, charge);
+            let message = [block, vec![0; size]].concat();
+            self.outbox.push_item(Side::Response, call, header, &message, priority, charge);
         } else {
-            let header = Header::Response {
-                call,
-                status,
-                metadata_size: 0,
-                message_size: 0,
-                payload_size: size as u32,
-            };
-            self.outbox.push_call(header, Vec::new(), Bytes::from(vec![0; size]), priority, charge);
+            self.outbox.push_call(header, block, Bytes::from(vec![0; size]), priority, charge);
         }
     }
 
@@ -269,6 +275,10 @@ impl Connection {
                         payload_size: 0,
                     });
                 }
+            }
+            Step::Refused { call, reason_bytes } => {
+                let (status, message_size) = (Status::Malformed, reason_bytes as u32);
+                self.say(Header::Response { call, status, metadata_size: 0, message_size, payload_size: 0 });
             }
             Step::Cancel { call } => {
                 let _ = self.budget.cancel(call);
