@@ -2,7 +2,7 @@
 //!
 //! Of each listing one job at the most is on the pool: a call that is broken off leaves its own there, and the next one waits for
 //! that and no other, however often it is broken off in turn. A directory that hangs (of a network that is gone, say) so holds one thread
-//! of those that everybody's files need.
+//! of those that everybody's files need, for each listing of it: who opens it anew at each try holds one each.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -47,13 +48,18 @@ impl KernelListing {
         let place = self.directory.clone();
         let work = move || {
             let gone = || io::Error::other("an earlier read of this directory failed amid it");
-            let mut directory = place.take().ok_or_else(gone)?;
-            let (directory, done) = on_pool(move || {
-                let done = job(&mut directory);
-                Ok((directory, done))
-            })?;
-            place.set(Some(directory));
-            Ok(done)
+            let ours = Arc::new(Mutex::new(place.take().ok_or_else(gone)?));
+            let lent = ours.clone();
+            let done = on_pool(move || {
+                let done = job(&mut lent.lock().unwrap_or_else(PoisonError::into_inner));
+                drop(lent);
+                Ok(done)
+            });
+            // Where no thread could be had the job never began, and the next call finds the directory as it was.
+            if let Some(directory) = Arc::into_inner(ours) {
+                place.set(Some(directory.into_inner().unwrap_or_else(PoisonError::into_inner)));
+            }
+            done
         };
         self.job = Some(try_spawn(work).map_err(io::Error::other)?);
         Ok(())

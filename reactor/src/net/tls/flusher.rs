@@ -9,6 +9,9 @@
 //! A write that comes meanwhile writes too, under its own deadline; what it is given leaves behind what is owed, whoever of the two
 //! writes which record.
 //!
+//! A deadline for writes on the stream below (`set_write_deadline`) is the flusher's too: once that is over, what is owed stays
+//! until somebody writes under a later one, and a peer that waits for it gets nothing from one who only reads.
+//!
 //! What it is not: a buffer for writers, who wait for room as they always did; nor an end that goes on without its stream: one
 //! that is dropped has broken off.
 
@@ -84,10 +87,15 @@ impl<S: Duplex> Inner<S> {
     /// Writes out all records that are ready, and the end behind them if we have ended.
     fn write_out(&self) -> io::Result<()> {
         while self.state.borrow().tls.wants_write() {
-            let count = self.stream.write_with(&mut |writer| self.state.borrow_mut().tls.write_tls(writer));
+            // Another may have written the last of them as we waited, and one more may be sealed before we are back here.
+            let had_any = Cell::new(true);
+            let count = self.stream.write_with(&mut |writer| {
+                let tls = &mut self.state.borrow_mut().tls;
+                had_any.set(tls.wants_write());
+                tls.write_tls(writer)
+            });
             match count {
-                // Another may have written the last of them as we waited.
-                Ok(0) if self.state.borrow().tls.wants_write() => return Err(ErrorKind::WriteZero.into()),
+                Ok(0) if had_any.get() => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => self.taken.set(self.taken.get() + count as u64),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -144,7 +152,7 @@ impl<S: Duplex> Owner<S> {
         let inner = self.0.clone();
         inner.flushing.set(inner.flushing.get() + 1);
         let flushing = Flusher(inner);
-        let flusher = Builder::new().name("TLS flusher").spawn(move || {
+        let flusher = Builder::new().name("TLS flusher").span(tracing::Span::none()).spawn(move || {
             if let Err(error) = flushing.0.write_out() {
                 tracing::debug!("TLS records could not leave: {error}");
                 // Where a deadline is over, whoever reads or writes next tries anew.
