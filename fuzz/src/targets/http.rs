@@ -155,7 +155,7 @@ fn parts(mut decoder: MultipartDecoder, form: &[u8], step: usize) -> Option<Vec<
                 decoder.consume(count);
                 at += count;
             }
-            MultipartPiece::NeedMore if end == form.len() => return None,
+            MultipartPiece::NeedMore if end == form.len() => decoder.finish().ok()?,
             MultipartPiece::NeedMore => end = form.len().min(end + step),
             MultipartPiece::End => return Some(parts),
         }

@@ -42,6 +42,8 @@ enum State {
     Head,
     /// So many bytes are known to be data.
     Data(usize),
+    /// Behind the last boundary: its line ends here, or the body does.
+    Closing,
     End,
 }
 
@@ -109,6 +111,7 @@ impl MultipartDecoder {
             State::Head => self.head(bytes),
             State::Data(known) if known > 0 => Ok(MultipartPiece::Data(known)),
             State::Data(_) => self.data(bytes),
+            State::Closing => self.closing(bytes),
             State::End => Ok(MultipartPiece::End),
         }
     }
@@ -126,9 +129,24 @@ impl MultipartDecoder {
         };
     }
 
+    /// Tells that the body ends with what was decoded last as [`MultipartPiece::NeedMore`].
+    ///
+    /// # Errors
+    ///
+    /// [`MultipartError::Truncated`] if the last boundary has not come.
+    pub fn finish(&mut self) -> Result<(), MultipartError> {
+        match self.is_at_end() {
+            true => {
+                self.state = State::End;
+                Ok(())
+            }
+            false => Err(MultipartError::Truncated),
+        }
+    }
+
     /// Whether the last boundary has been decoded.
     pub fn is_at_end(&self) -> bool {
-        self.state == State::End
+        matches!(self.state, State::Closing | State::End)
     }
 
     fn preamble(&mut self, bytes: &[u8]) -> Result<MultipartPiece, MultipartError> {
@@ -148,7 +166,7 @@ impl MultipartDecoder {
 
     fn boundary(&mut self, bytes: &[u8]) -> Result<MultipartPiece, MultipartError> {
         if bytes.starts_with(b"--") {
-            self.state = State::End;
+            self.state = State::Closing;
             return Ok(MultipartPiece::Framing(2));
         }
         let padding = bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
@@ -165,6 +183,19 @@ impl MultipartDecoder {
             [] | [b'\r'] if padding <= PADDING_BYTES_MAX => Ok(MultipartPiece::NeedMore),
             [b'-'] if padding == 0 => Ok(MultipartPiece::NeedMore),
             _ => Err(MultipartError::Malformed("what follows a boundary")),
+        }
+    }
+
+    /// A line that goes on behind the last boundary is none of them, and who reads on there would find other parts.
+    fn closing(&mut self, bytes: &[u8]) -> Result<MultipartPiece, MultipartError> {
+        let padding = bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        match &bytes[padding..] {
+            [b'\r', b'\n', ..] if padding <= PADDING_BYTES_MAX => {
+                self.state = State::End;
+                Ok(MultipartPiece::Framing(padding + 2))
+            }
+            [] | [b'\r'] if padding <= PADDING_BYTES_MAX => Ok(MultipartPiece::NeedMore),
+            _ => Err(MultipartError::Malformed("what follows the last boundary")),
         }
     }
 
@@ -249,7 +280,7 @@ mod tests {
                     decoder.consume(count);
                     at += count;
                 }
-                MultipartPiece::NeedMore if end == wire.len() => return Err(MultipartError::Truncated),
+                MultipartPiece::NeedMore if end == wire.len() => decoder.finish()?,
                 MultipartPiece::NeedMore => end = wire.len().min(end + step),
                 MultipartPiece::End => return Ok(parts),
             }
@@ -277,7 +308,9 @@ mod tests {
         let expected: Vec<_> =
             expected.map(|(name, data)| (name.to_owned(), data.as_bytes().to_vec())).into();
         assert_eq!(parts, expected);
-        assert_eq!(at_every_step(b"--b--"), Ok(vec![]), "a form without a part");
+        for end in ["--b--", "--b--\r\n", "--b-- \t", "--b-- \t\r\nwhatever\r\n--b--x"] {
+            assert_eq!(at_every_step(end.as_bytes()), Ok(vec![]), "a form without a part");
+        }
         assert_eq!(
             at_every_step(b"preamble\r\n--b \t\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b--")
                 .unwrap()
@@ -294,6 +327,9 @@ mod tests {
             "--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--bc\r\n--b--",
             "--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b-",
             "--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1",
+            "--b--b",
+            "--b--x\r\n",
+            "--b--\n--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b--",
             "--b",
             "",
         ] {

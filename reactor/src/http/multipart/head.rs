@@ -48,6 +48,17 @@ impl PartHead {
     }
 
     fn of(headers: Headers) -> Result<PartHead, MultipartError> {
+        // Of a field that stands there twice two readers would take different ones.
+        for name in ["Content-Type", "Content-Transfer-Encoding"] {
+            if headers.get_all(name).count() > 1 {
+                return Err(MultipartError::Malformed("a field of a part stands there twice"));
+            }
+        }
+        // RFC 7578 section 4.3 has it away: who still unfolds it sees several files where we see the data of one.
+        let kind = headers.get("Content-Type").unwrap_or_default();
+        if kind.get(..15).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/mixed")) {
+            return Err(MultipartError::Malformed("a part has parts of its own"));
+        }
         let mut dispositions = headers.get_all("Content-Disposition");
         let (Some(disposition), None) = (dispositions.next(), dispositions.next()) else {
             return Err(MultipartError::Malformed("a part must have one Content-Disposition"));
@@ -66,10 +77,17 @@ impl PartHead {
         if ![&b"binary"[..], b"8bit", b"7bit"].iter().any(|known| encoding.eq_ignore_ascii_case(known)) {
             return Err(MultipartError::Malformed("a part is in a transfer encoding"));
         }
-        let sent = match disposition.get("filename") {
-            Some(sent) => Some(unescape(sent)),
-            // RFC 7578 has it away; some still send nothing else.
-            None => disposition.get("filename*").map(decode_extended).transpose()?,
+        // RFC 7578 has the extended one away; some still send nothing else, and .NET both: then they must be one name, or the
+        // plain one is it in the form of RFC 2047, which can't be taken for a name of another kind.
+        let plain = disposition.get("filename").map(unescape);
+        let extended = disposition.get("filename*").map(decode_extended).transpose()?;
+        let is_encoded = |name: &str| name.starts_with("=?") && name.ends_with("?=");
+        let sent = match (plain, extended) {
+            (Some(plain), Some(extended)) if plain == extended || is_encoded(&plain) => Some(extended),
+            (Some(_), Some(_)) => {
+                return Err(MultipartError::Malformed("a part gives its file two names"));
+            }
+            (plain, extended) => plain.or(extended),
         };
         let (name, file_name) = (unescape(name), sent.as_deref().and_then(safe_file_name));
         drop(dispositions);
@@ -175,6 +193,11 @@ mod tests {
         assert!(head.is_file() && head.file_name().is_none(), "no file was chosen");
         let head = parse("Content-Disposition: form-data; name=x; filename*=UTF-8''na%C3%AFve.txt").unwrap();
         assert_eq!(head.file_name(), Some("naïve.txt"));
+        // As .NET has it.
+        for both in ["a.txt; filename*=utf-8''a.txt", "\"=?utf-8?B?w7w=?=\"; filename*=utf-8''%C3%BC"] {
+            let head = parse(&format!("Content-Disposition: form-data; name=x; filename={both}")).unwrap();
+            assert!(["a.txt", "ü"].contains(&head.file_name().unwrap()));
+        }
     }
 
     #[test]
@@ -190,6 +213,10 @@ mod tests {
             "Content-Disposition: form-data;\r\n name=a",
             "Content-Disposition: form-data; name=a\r\nContent-Transfer-Encoding: base64",
             "Content-Disposition: form-data; name=a; filename*=latin1''a",
+            "Content-Disposition: form-data; name=a; filename=cat.png; filename*=UTF-8''run.php",
+            "Content-Disposition: form-data; name=a\r\nContent-Type: Multipart/Mixed; boundary=c",
+            "Content-Disposition: form-data; name=a\r\nContent-Type: image/png\r\nContent-Type: text/html",
+            "Content-Disposition: form-data; name=a\r\nContent-Transfer-Encoding: binary\r\nContent-Transfer-Encoding: base64",
         ] {
             assert!(matches!(parse(bad), Err(MultipartError::Malformed(_))), "{bad:?}: {:?}", parse(bad));
         }

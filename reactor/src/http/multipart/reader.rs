@@ -129,7 +129,7 @@ impl<R: Read> Multipart<R> {
                 | MultipartPiece::Head(_, count) => self.input.consume(count),
                 MultipartPiece::NeedMore => {
                     if !self.input.fill(Reading(&mut self.reader))? {
-                        return Err(MultipartError::Truncated.into());
+                        self.decoder.finish()?;
                     }
                     continue;
                 }
