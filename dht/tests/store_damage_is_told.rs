@@ -353,3 +353,47 @@ fn the_owner_of_a_value_is_known_through_reopening_and_compaction() {
         assert_eq!((store.owner(&key(1)), store.owner(&key(20))), (Some(0x00ab_cdef), Some(5)));
     });
 }
+
+/// The newest segment loses its end, or is gone as a whole: what is left looks like a log that had ended there.
+#[test]
+fn a_store_that_lost_its_end_says_so_and_goes_on_saying_so_without_its_checkpoint() {
+    let losses: [fn(&Path); 2] = [
+        |path| {
+            let newest = segment(path, newest(path));
+            let length = fs::metadata(&newest).unwrap().len();
+            fs::OpenOptions::new().write(true).open(newest).unwrap().set_len(length - 9_000).unwrap();
+        },
+        |path| fs::remove_file(segment(path, newest(path))).unwrap(),
+    ];
+    for lose in losses {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path();
+        in_store(path, |store| {
+            // Into a second segment.
+            for n in 0..40 {
+                store.put(&key(n), Bytes::from(vec![n; 8_000]).into()).unwrap();
+            }
+        });
+        assert!(newest(path) > 0);
+        lose(path);
+        for start in 0..3 {
+            // A power cut takes what was not synced.
+            for number in 0..=newest(path) {
+                let _ = fs::remove_file(path.join(format!("{number:08x}.index")));
+            }
+            let (is_told, is_suspect) = in_store(path, |store| {
+                (
+                    !store.recovery().damages.is_empty() || !store.damaged().is_empty(),
+                    store.is_suspect(&key(39)),
+                )
+            });
+            assert!(is_told && is_suspect, "start {start}");
+        }
+    }
+}
+
+fn newest(path: &Path) -> u32 {
+    let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let numbers = names.filter_map(|name| u32::from_str_radix(name.strip_suffix(".segment")?, 16).ok());
+    numbers.max().unwrap()
+}

@@ -92,7 +92,10 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Resu
         if is_last {
             recovery.torn_bytes = scanned.torn_bytes;
         }
-        last_end = Some((segment, scanned.end));
+        // What is gone stays said by the segment that is begun now: a checkpoint may be lost, and the word beside is written anew.
+        let reached_here = reached.filter(|reached| is_last && reached.segment == segment);
+        let end = scanned.end.max(reached_here.map_or(0, |reached| reached.end));
+        last_end = Some((segment, end.saturating_add(gone.map_or(0, |gone| gone.end))));
         recovery.damages.extend(scanned.damages.iter().cloned());
         let (unlisted, is_unreadable) = (std::mem::take(&mut scanned.unlisted), scanned.is_unreadable);
         let listing = Listing::from(scanned);
