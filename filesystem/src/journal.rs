@@ -307,7 +307,8 @@ impl Journal {
         self.is_outdated.set(true);
     }
 
-    /// Appends one group.
+    /// Appends one group. If it is a snapshot that turns out not to be whole, once it is written, what it takes the place of is kept under
+    /// other names; returns the first of them.
     ///
     /// # Errors
     ///
@@ -322,7 +323,8 @@ impl Journal {
         files: &mut Files,
         group: Group,
         items: impl Iterator<Item = Item>,
-    ) -> Result<(), JournalError> {
+        is_whole: impl FnOnce() -> bool,
+    ) -> Result<Option<PathBuf>, JournalError> {
         let Group { snapshot, durably, through, root_version } = group;
         // What earlier mounts left a power cut leaves.
         let durably = durably || (snapshot && !files.found.is_empty());
@@ -355,14 +357,20 @@ impl Journal {
         for (_, held) in files.written.iter_mut().filter(|(written, _)| *written == number) {
             *held = through;
         }
+        let mut kept = None;
         if snapshot {
             let Files { found, written, served, .. } = &mut *files;
-            served.append(found);
-            served.extend(written.iter().map(|(number, _)| *number).filter(|old| *old != number));
+            let mut older = found.clone();
+            older.extend(written.iter().map(|(number, _)| *number).filter(|old| *old != number));
+            if !is_whole() {
+                kept = self.keep_aside(&older)?;
+            }
+            found.clear();
+            served.append(&mut older);
             written.retain(|(written, _)| *written == number);
             self.remove_served(files);
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Begins a file; its header goes to `bytes`.

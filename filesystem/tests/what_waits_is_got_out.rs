@@ -381,6 +381,52 @@ fn what_a_close_noted_and_a_commit_sent_off_is_kept_where_nodes_give_nothing_bac
     });
 }
 
+/// What an earlier mount's journal has was sent to the nodes, frame by frame, when its user is removed; they give none of it back.
+#[test]
+fn what_a_journal_had_and_was_sent_off_before_its_user_was_removed_is_there_still() {
+    reactor::run(|| {
+        let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let content: Vec<u8> = (0..3_000_000u32).map(|at| (at / 77) as u8).collect();
+        let offline = opened(&store, directory.path(), None);
+        store.budget.set(0);
+        let file = write_file(&offline, ROOT, "large", &content);
+        assert!(matches!(offline.close(), Ending::InJournal { .. }));
+
+        store.budget.set(u64::MAX);
+        store.hangs.set(true);
+        let before = store.put_bytes.get();
+        let mut options = options("first");
+        options.journal_directory = Some(directory.path().into());
+        options.cache_bytes = 0;
+        let volume = Volume::open(store.clone(), keys(&store), options).unwrap();
+        until("all of it was sent", || store.put_bytes.get() - before > 3_000_000);
+        // Nothing has noted this.
+        let open = make_file(&volume, ROOT, "open").inode;
+        volume.write(open, 0, b"written", false).unwrap();
+        store.budget.set(0);
+        store.reads_fail.set(true);
+        volume.on_removed();
+        let ending = volume.close();
+        let is_kept = |name: &std::path::Path| {
+            let there = other.path().join("journal-0000000000000001");
+            std::fs::copy(name, there).unwrap();
+            let left = left(nowhere(&store), &store, other.path());
+            left.read(file, 0, 3_000_000).is_ok_and(|pieces| pieces.concat() == content)
+        };
+        match ending {
+            Ending::JournalDamaged { kept, beside: Some(_) } => assert!(is_kept(&kept)),
+            // Where it was.
+            Ending::InJournal { .. } => {
+                let left = left(nowhere(&store), &store, directory.path());
+                assert!(left.read(file, 0, 3_000_000).unwrap().concat() == content);
+            }
+            other => panic!("{other}"),
+        }
+    });
+}
+
 #[test]
 fn a_damaged_journal_is_not_an_empty_one() {
     reactor::run(|| {

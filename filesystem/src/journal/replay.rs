@@ -83,9 +83,22 @@ impl Journal {
         if self.unread() == 0 {
             return Ok(None);
         }
+        self.keep_aside(&files.found)
+    }
+
+    /// Keeps these files under other names, and returns the first of those.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    ///
+    /// # Suspends
+    ///
+    /// Until they are kept for good.
+    pub(crate) fn keep_aside(&self, numbers: &[u64]) -> Result<Option<PathBuf>, JournalError> {
         let mut first = None;
         let inode = |path: &Path| fs::metadata(path).map(|file| file.inode);
-        for number in &files.found {
+        for number in numbers {
             let path = path_of(&self.directory, *number);
             // Numbers begin anew where nothing was left.
             for again in 0.. {

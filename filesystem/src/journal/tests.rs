@@ -25,7 +25,8 @@ impl Journal {
         through: u64,
         items: impl Iterator<Item = Item>,
     ) -> Result<(), JournalError> {
-        self.append_group(files, Group { snapshot, durably: true, through, root_version: 0 }, items)
+        self.append_group(files, Group { snapshot, durably: true, through, root_version: 0 }, items, || true)
+            .map(drop)
     }
 }
 

@@ -234,7 +234,15 @@ impl Volume {
             [Item::Delta(number)].into_iter().chain(born).chain(changes)
         });
         let Group { through, durably, .. } = group;
-        journal.append_group(files, group, head.into_iter().chain(items))?;
+        let is_whole = || is_given.is_none_or(Cell::get);
+        if let Some(kept) = journal.append_group(files, group, head.into_iter().chain(items), is_whole)? {
+            tracing::error!(
+                kept = %kept.display(),
+                "the nodes give nothing back of what waited here and had been sent to them: what an earlier mount's journal has of it is kept \
+                 under that name and the like"
+            );
+            self.damaged_journal.borrow_mut().get_or_insert(kept);
+        }
         self.state.borrow_mut().durability.on_journaled(through, durably);
         Ok(())
     }
