@@ -134,6 +134,8 @@ pub(crate) struct Files {
     written: Vec<(u64, u64)>,
     /// The file numbers that earlier mounts left.
     found: Vec<u64>,
+    /// Of those that were taken over it is not known whether a power cut leaves them: what takes their place has to be left by it.
+    is_durable_unknown: bool,
     /// Those that have served and may still be there.
     served: Vec<u64>,
     /// It was told that these cannot be removed.
@@ -327,7 +329,7 @@ impl Journal {
     ) -> Result<Option<PathBuf>, JournalError> {
         let Group { snapshot, durably, through, root_version } = group;
         // What earlier mounts left a power cut leaves.
-        let durably = durably || (snapshot && !files.found.is_empty());
+        let durably = durably || (snapshot && (!files.found.is_empty() || files.is_durable_unknown));
         // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more. Nor does
         // one that a snapshot was to replace: without a file that is open, the next group is a snapshot again.
         let open = files.open.take().filter(|_| !snapshot);
@@ -359,13 +361,14 @@ impl Journal {
         }
         let mut kept = None;
         if snapshot {
-            let Files { found, written, served, .. } = &mut *files;
+            let Files { found, written, served, is_durable_unknown, .. } = &mut *files;
             let mut older = found.clone();
             older.extend(written.iter().map(|(number, _)| *number).filter(|old| *old != number));
             if !is_whole() {
                 kept = self.keep_aside(&older)?;
             }
             found.clear();
+            *is_durable_unknown = false;
             served.append(&mut older);
             written.retain(|(written, _)| *written == number);
             self.remove_served(files);

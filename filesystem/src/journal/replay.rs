@@ -140,6 +140,7 @@ impl Journal {
         let synced = sync();
         if let Err(error) = &synced {
             tracing::warn!(%error, "what an earlier mount left in the journal may not outlive a power cut before it is stored");
+            files.is_durable_unknown = true;
         }
         files.written.extend(files.found.drain(..).map(|number| (number, through)));
         synced.is_ok()

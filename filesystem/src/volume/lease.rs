@@ -336,6 +336,7 @@ impl Volume {
             return;
         }
         let nod = Root {
+            charter: self.charter_after(&root),
             version: record.version + 1,
             previous: Some(record.header_hash),
             commit: super::commit::commit_id(self.session, NOD),

@@ -86,6 +86,7 @@ impl Volume {
                 return Ok(());
             }
             let claim = Root {
+                charter: self.charter_after(&root),
                 version: newest.version + 1,
                 previous: Some(newest.header_hash),
                 commit: random_bytes(),

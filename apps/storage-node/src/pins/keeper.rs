@@ -274,10 +274,14 @@ enum Unread {
     Failed(String),
 }
 
+fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ENOTDIR)
+}
+
 impl From<Errno> for Unread {
     fn from(errno: Errno) -> Unread {
         match errno {
-            Errno::ENOENT | Errno::ENOTDIR => Unread::Gone,
+            errno if is_gone(errno) => Unread::Gone,
             errno => Unread::Failed(format!("it cannot be read ({errno})")),
         }
     }
@@ -336,8 +340,11 @@ impl Look<'_> {
     }
 
     /// The space that a path leads into, with the rest of the path; `None` for one in the drive itself.
-    fn place_of<'p>(&self, path: &'p [u8]) -> Result<Option<(Cached, &'p [u8])>, Unread> {
-        let Some((link, end)) = self.drive.volume.link_on_the_way(path)? else {
+    fn place_of<'p>(&mut self, path: &'p [u8]) -> Result<Option<(Cached, &'p [u8])>, Unread> {
+        let link = self.drive.volume.link_on_the_way(path);
+        // Then what leads there in the drive is not known either.
+        self.is_read_through &= !link.as_ref().is_err_and(|errno| !is_gone(*errno));
+        let Some((link, end)) = link? else {
             self.keeper.places.borrow_mut().remove(path);
             return Ok(None);
         };
