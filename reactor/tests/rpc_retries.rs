@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reactor::rpc::{
-    Balanced, CallContext, CallError, CallInfo, CallOptions, Connection, HedgePolicy, Never, Reply,
+    Balanced, CallContext, CallError, CallInfo, CallOptions, Config, Connection, HedgePolicy, Never, Reply,
     ReplyMetadata, RetryPolicy, Retrying, Service, StreamSender, pair,
 };
 use reactor::sim::{self, SimConfig};
@@ -333,4 +333,29 @@ fn a_caller_that_gives_up_ends_all_copies() {
         assert_eq!(client.with(CallOptions::timeout(100 * MS)).look(), Err(CallError::TimedOut));
         assert!(reactor::now() - began <= 101 * MS);
     });
+}
+
+#[test]
+fn an_opening_that_was_sent_is_not_repeated_whatever_an_interceptor_says_behind_it() {
+    for reply in [Reply::Closed, Reply::TimedOut, Reply::Cancelled, Reply::NotSent, Reply::Overloaded] {
+        sim::run(1, SimConfig::default(), |_| {
+            let peer = Rc::new(Peer { slow: Cell::new(MS), ..Peer::default() });
+            let mut service = Service::new();
+            peer.clone().serve_on(&mut service);
+            let (opened, said) = (Rc::new(Cell::new(0)), reply.clone());
+            let count = opened.clone();
+            let config =
+                Config::default().around(move |_: &CallInfo<'_>, next: &mut dyn FnMut() -> Reply| {
+                    count.set(count.get() + 1);
+                    next();
+                    said.clone()
+                });
+            let (near, far) = reactor::net::pipe(1 << 16);
+            let _far = Connection::start(far, Rc::new(service), Config::default());
+            let near = Connection::start(near, Service::none(), config);
+            let client = WorkClient::new(Retrying::new(near, RetryPolicy::default()));
+            assert!(client.watch().is_err());
+            assert_eq!(opened.get(), 1, "{reply:?}");
+        });
+    }
 }

@@ -16,7 +16,7 @@ use super::outbox::Outbox;
 use super::shared::{Phase, Shared, Slot};
 use super::stream::{Stream, StreamCall, StreamMethod};
 use super::{
-    CALL_TIME, CallError, CallOptions, Connection, Method, Reply, ReplyMetadata, is_request_allowed,
+    CALL_TIME, CallError, CallOptions, Connection, Fate, Method, Reply, ReplyMetadata, is_request_allowed,
 };
 use crate::cell::RefCell;
 use crate::coroutine::{self, Coroutine};
@@ -248,7 +248,9 @@ pub(super) fn open<M: StreamMethod>(
     match (opened, reply) {
         (Some(call), Reply::Response(..)) => Ok(call),
         // What an interceptor opens and then denies is given up here.
-        (_, reply) => match reply.decode::<M>() {
+        (opened, reply) => match reply.decode::<M>() {
+            // Whatever the interceptor says: this was sent, and may not be repeated as if it had not been.
+            Err(error) if opened.is_some() && error.fate() == Fate::NotDone => Err(CallError::Cancelled),
             Err(error) => Err(error),
             Ok(_) => Err(CallError::Denied("an interceptor answered for the peer".to_owned())),
         },

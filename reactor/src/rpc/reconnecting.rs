@@ -197,8 +197,9 @@ impl Caller for Reconnecting {
         request: &M::Request,
         options: &CallOptions,
     ) -> Result<StreamCall<M>, CallError<M::Error>> {
-        // What fails here has not begun, whatever the method; what fails later is told by the call's end.
-        self.run(options, true, |connection, left| {
+        // What fails before it was sent says so, whatever the method. It may have been sent, and be given up again, if an
+        // interceptor fails behind it; what fails later is told by the call's end.
+        self.run(options, M::IDEMPOTENT, |connection, left| {
             let options = CallOptions { timeout: options.timeout.map(|_| left), ..options.clone() };
             connection.open::<M>(request, &options)
         })

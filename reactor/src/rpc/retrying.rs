@@ -227,8 +227,9 @@ impl<C: Caller> Caller for Retrying<C> {
         let mut options = options.clone();
         options.tried.get_or_insert_with(Tried::default);
         let deadline = deadline_of(&options);
-        // What fails here has not begun, whatever the method; what fails later is told by the call's end.
-        self.tried(deadline, true, || {
+        // What fails before it was sent says so, whatever the method. It may have been sent, and be given up again, if an
+        // interceptor fails behind it; what fails later is told by the call's end.
+        self.tried(deadline, M::IDEMPOTENT, || {
             // A stream that is told no time lasts as long as both ends want it.
             let options = CallOptions { timeout: options.timeout.map(|_| left(deadline)), ..options.clone() };
             self.caller.open_with::<M>(request, &options)
