@@ -336,6 +336,43 @@ fn a_caller_that_gives_up_ends_all_copies() {
 }
 
 #[test]
+fn streams_tell_of_their_peers_as_calls_do() {
+    simulated(|| {
+        let cluster = cluster(2);
+        let balanced = Balanced::new(cluster.near.clone());
+        let client = WorkClient::new(balanced.clone());
+        cluster.peers[0].busy.set(u32::MAX);
+        let failures = (0..100).filter(|_| client.watch().unwrap().finish().is_err()).count();
+        assert!((3..=4).contains(&failures), "{failures} failed");
+        // It is looked at with one stream, and comes back when that has brought an item, not when it ends.
+        cluster.peers[0].busy.set(0);
+        reactor::sleep(60_000 * MS);
+        let streams: Vec<_> = (0..20).map(|_| client.watch().unwrap()).collect();
+        assert_eq!(balanced.states()[0].in_flight, 1);
+        streams.iter().for_each(|stream| assert!(stream.recv().unwrap().is_some()));
+        let more: Vec<_> = (0..20).map(|_| client.watch().unwrap()).collect();
+        assert!(balanced.states()[0].in_flight > 10, "{:?}", balanced.states());
+        drop((streams, more));
+        assert_eq!(balanced.states().iter().map(|state| state.in_flight).sum::<usize>(), 0);
+    });
+}
+
+#[test]
+fn a_peer_that_swallows_calls_is_left_out_though_copies_are_answered() {
+    simulated(|| {
+        let cluster = cluster(2);
+        cluster.peers[0].slow.set(10_000 * MS);
+        let policy = RetryPolicy { extra_reserve: 100, ..RetryPolicy::default() }.hedged(50 * MS, 2);
+        let client = cluster.client(policy);
+        for _ in 0..100 {
+            assert_eq!(client.look(), Ok(1));
+        }
+        let asked = cluster.peers[0].asked.get();
+        assert!((1..=4).contains(&asked), "{asked} of 100 calls went there");
+    });
+}
+
+#[test]
 fn an_opening_that_was_sent_is_not_repeated_whatever_an_interceptor_says_behind_it() {
     for reply in [Reply::Closed, Reply::TimedOut, Reply::Cancelled, Reply::NotSent, Reply::Overloaded] {
         sim::run(1, SimConfig::default(), |_| {

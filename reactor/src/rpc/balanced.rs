@@ -4,23 +4,42 @@
 //! another to be asked then puts a [`Retrying`](super::Retrying) client around this. Nor does it keep connections: its peers
 //! are callers, mostly [`Reconnecting`](super::Reconnecting) ones.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::balance::{EjectPolicy, End, Peers};
-use super::stream::{StreamCall, StreamMethod};
-use super::{CallError, CallOptions, Caller, Fate, Method, Payload};
+use super::stream::{Holder, StreamCall, StreamMethod};
+use super::{CallError, CallOptions, Caller, Fate, Method, Payload, Reply};
 use crate::cell::RefCell;
 use crate::random;
 
 /// The peers that tries of one call have gone to; clones are the same list. See [`CallOptions::tried`].
 #[derive(Clone, Debug, Default)]
-pub struct Tried(Rc<RefCell<Vec<usize>>>);
+pub struct Tried {
+    peers: Rc<RefCell<Vec<usize>>>,
+    /// Whether another copy of the call, made after this one, was answered.
+    passed: Rc<Cell<bool>>,
+}
+
+impl Tried {
+    /// The same list, for one copy of the call.
+    pub(super) fn of_copy(&self) -> Tried {
+        Tried { peers: self.peers.clone(), passed: Rc::default() }
+    }
+
+    /// A copy made after this one was answered.
+    pub(super) fn pass(&self) {
+        self.passed.set(true);
+    }
+}
 
 /// Spreads calls over several peers, which do the same. Clones are the same client.
 ///
 /// Of two peers at random the one with fewer calls in flight is asked. One that fails three times in a row is left out for a
-/// while, longer each time, and comes back with one call. A call fails if its peer does; see the module for who repeats it.
+/// while, longer each time, and comes back with one call; while all are left out, all are asked. A call fails if its peer
+/// does; see the module for who repeats it.
 ///
 /// # Examples
 /// ```
@@ -81,12 +100,19 @@ pub struct PeerState {
 struct InFlight {
     peers: Rc<RefCell<Peers>>,
     at: usize,
+    began: Instant,
+    passed: Option<Rc<Cell<bool>>>,
     end: End,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.peers.borrow_mut().on_end(self.at, self.end, crate::now(), random::number());
+        let is_passed = self.passed.as_ref().is_some_and(|passed| passed.get());
+        let end = match self.end {
+            End::GivenUp if is_passed => End::Passed { began: self.began },
+            end => end,
+        };
+        self.peers.borrow_mut().on_end(self.at, end, crate::now(), random::number());
     }
 }
 
@@ -124,23 +150,48 @@ impl<C: Caller> Balanced<C> {
     /// Chooses who is asked, and notes it where the call is told.
     fn choose(&self, options: &CallOptions) -> (&C, InFlight) {
         let callers = &self.0.callers;
-        let tried = options.tried.as_ref().map(|tried| tried.0.borrow().clone()).unwrap_or_default();
+        let tried = options.tried.as_ref().map(|tried| tried.peers.borrow().clone()).unwrap_or_default();
         let is_ready = |at: usize| callers[at].is_ready();
         let picked =
             self.0.peers.borrow_mut().pick(crate::now(), is_ready, &tried, random::number()).unwrap_or(0);
         if let Some(tried) = &options.tried {
-            tried.0.borrow_mut().push(picked);
+            tried.peers.borrow_mut().push(picked);
         }
-        let in_flight = InFlight { peers: self.0.peers.clone(), at: picked, end: End::GivenUp };
+        let in_flight = InFlight {
+            peers: self.0.peers.clone(),
+            at: picked,
+            began: crate::now(),
+            passed: options.tried.as_ref().map(|tried| tried.passed.clone()),
+            end: End::GivenUp,
+        };
         (&callers[picked], in_flight)
     }
 }
 
 impl InFlight {
     fn note<T, E>(&mut self, result: &Result<T, CallError<E>>) {
-        self.end = match result.as_ref().map_err(CallError::fate) {
-            Ok(_) | Err(Fate::Answered) => End::Answered,
-            Err(Fate::NotDone | Fate::Unknown) => End::Failed,
+        self.end = match result {
+            Ok(_) => End::Answered,
+            Err(CallError::TimedOut) => End::TimedOut { began: self.began },
+            Err(error) if error.fate() == Fate::Answered => End::Answered,
+            Err(_) => End::Failed,
+        };
+    }
+}
+
+impl Holder for InFlight {
+    fn on_life(&self) {
+        self.peers.borrow_mut().on_answer(self.at, crate::now());
+    }
+
+    fn on_end(&mut self, reply: Option<&Reply>, has_lived: bool) {
+        self.end = match reply {
+            None => End::GivenUp,
+            // A stream that lasts as long as it was given.
+            Some(Reply::TimedOut) if has_lived => End::GivenUp,
+            Some(Reply::TimedOut) => End::TimedOut { began: self.began },
+            Some(reply) if reply.fate() == Fate::Answered => End::Answered,
+            Some(_) => End::Failed,
         };
     }
 }
@@ -165,11 +216,10 @@ impl<C: Caller> Caller for Balanced<C> {
     ) -> Result<StreamCall<M>, CallError<M::Error>> {
         let (caller, mut in_flight) = self.choose(options);
         let mut result = caller.open_with::<M>(request, options);
-        in_flight.note(&result);
-        if let Ok(call) = &mut result {
-            // The call has begun; what becomes of it only its user sees.
-            in_flight.end = End::GivenUp;
-            call.hold(Box::new(in_flight));
+        match &mut result {
+            // That it was sent says nothing of the peer; the call tells what comes of it.
+            Ok(call) => call.hold(Box::new(in_flight)),
+            Err(_) => in_flight.note(&result),
         }
         result
     }

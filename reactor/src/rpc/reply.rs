@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::{CallError, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX, tolerant};
+use super::{CallError, Fate, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX, tolerant};
 use crate::serialization;
 
 /// What a dispatched call came to, encoded.
@@ -70,6 +70,24 @@ impl Reply {
             Reply::Error(message) => message.len(),
             Reply::Malformed(reason) | Reply::Denied(reason) => reason.len(),
             _ => 0,
+        }
+    }
+
+    /// What is known of the call that came to this; see [`CallError::fate`].
+    pub(super) fn fate(&self) -> Fate {
+        match self {
+            Reply::NotSent | Reply::Overloaded => Fate::NotDone,
+            Reply::Closed | Reply::TimedOut | Reply::Cancelled => Fate::Unknown,
+            Reply::Response(..)
+            | Reply::Error(_)
+            | Reply::UnknownMethod
+            | Reply::Malformed(_)
+            | Reply::UnknownService
+            | Reply::TooLarge
+            | Reply::RequestTooLarge
+            | Reply::Panicked
+            | Reply::Denied(_)
+            | Reply::Unsupported(_) => Fate::Answered,
         }
     }
 

@@ -138,15 +138,29 @@ impl<C: Caller> Retrying<C> {
         let (answer, failure) = (RefCell::new(None), RefCell::new(None));
         let changed = Signal::new();
         let until = deadline_of(options);
+        let sent = RefCell::new(Vec::<Tried>::new());
         let copy = || {
+            let tried = options.tried.as_ref().map(Tried::of_copy).unwrap_or_default();
+            let before = sent.borrow().len();
+            sent.borrow_mut().push(tried.clone());
             let heard = options.reply_metadata.as_ref().map(|_| ReplyMetadata::new());
-            let options =
-                CallOptions { reply_metadata: heard.clone(), timeout: Some(left(until)), ..options.clone() };
+            let options = CallOptions {
+                reply_metadata: heard.clone(),
+                timeout: Some(left(until)),
+                tried: Some(tried),
+                ..options.clone()
+            };
             let result = self.caller.call_with::<M>(request, payload.clone(), &options);
             let is_answer =
                 result.as_ref().err().is_none_or(|error| !self.policy.repeats(error.fate(), true));
             match is_answer {
-                true => _ = answer.borrow_mut().get_or_insert((result, heard)),
+                true => {
+                    // Whoever was asked before and has said nothing was given up on, and not just not waited for.
+                    if answer.borrow().is_none() {
+                        sent.borrow().iter().take(before).for_each(Tried::pass);
+                    }
+                    answer.borrow_mut().get_or_insert((result, heard));
+                }
                 false => {
                     copies.borrow_mut().on_failed();
                     *failure.borrow_mut() = Some((result, heard));

@@ -10,8 +10,10 @@
 
 mod call;
 
+pub(super) use call::Holder;
 pub use call::StreamCall;
 
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -56,6 +58,8 @@ pub(super) struct Stream {
     outbound: RefCell<Outbound>,
     arrived: Signal,
     allowed: Signal,
+    /// Whether anything has come of the other end.
+    has_lived: Cell<bool>,
 }
 
 impl Stream {
@@ -68,10 +72,12 @@ impl Stream {
             outbound: RefCell::default(),
             arrived: Signal::new(),
             allowed: Signal::new(),
+            has_lived: Cell::new(false),
         })
     }
 
     pub(super) fn on_item(&self, item: Vec<u8>) -> Result<(), super::frame::FrameError> {
+        self.has_lived.set(true);
         let taken = self.inbound.borrow_mut().on_item(self.call, item);
         self.arrived.notify_one();
         taken
@@ -79,11 +85,13 @@ impl Stream {
 
     /// The other end sends no more.
     pub(super) fn on_end(&self) {
+        self.has_lived.set(true);
         self.inbound.borrow_mut().on_end();
         self.arrived.notify_all();
     }
 
     pub(super) fn on_credit(&self, bytes: u32) -> Result<(), super::frame::FrameError> {
+        self.has_lived.set(true);
         let given = self.outbound.borrow_mut().on_credit(self.call, bytes);
         self.allowed.notify_all();
         given

@@ -2,7 +2,7 @@
 //!
 //! What it is not: the opening of it (`rpc/call.rs`), or its streams (`rpc/stream.rs`).
 
-use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -16,6 +16,14 @@ use crate::rpc::shared::{Shared, Slot};
 use crate::rpc::window::{Broken, Stopped};
 use crate::rpc::{CallError, Connection, Metadata, Reply, ReplyMetadata, tolerant};
 
+/// Who is told what becomes of a call; dropped when it is over.
+pub(in crate::rpc) trait Holder {
+    /// The first item, or credit, of the callee has come.
+    fn on_life(&self);
+    /// The call is over, with this if it was not just given up; `has_lived` if the first was told.
+    fn on_end(&mut self, reply: Option<&Reply>, has_lived: bool);
+}
+
 /// A caller's end of a call that streams. Dropping it before [`StreamCall::finish`] gives the call up: the handler is
 /// ended.
 ///
@@ -27,8 +35,10 @@ pub struct StreamCall<M: StreamMethod> {
     deadline: Instant,
     /// What it takes of our allowance at the peer.
     weight: Weight,
-    /// What ends with it.
-    held: Option<Box<dyn Any>>,
+    /// Who is told what becomes of it.
+    holders: Vec<Box<dyn Holder>>,
+    /// Whether they were told that the callee lives.
+    is_told: Cell<bool>,
     method: PhantomData<fn() -> M>,
 }
 
@@ -40,12 +50,29 @@ impl<M: StreamMethod> StreamCall<M> {
         deadline: Instant,
         weight: Weight,
     ) -> StreamCall<M> {
-        StreamCall { connection, slot, stream, deadline, weight, held: None, method: PhantomData }
+        let is_told = Cell::new(false);
+        let holders = Vec::new();
+        StreamCall { connection, slot, stream, deadline, weight, holders, is_told, method: PhantomData }
     }
 
-    /// Keeps something until the call is dropped.
-    pub(in crate::rpc) fn hold(&mut self, held: Box<dyn Any>) {
-        self.held = Some(held);
+    /// Tells a holder what becomes of the call.
+    pub(in crate::rpc) fn hold(&mut self, holder: Box<dyn Holder>) {
+        self.holders.push(holder);
+    }
+
+    /// Tells the holders of the first that has come.
+    fn tell_life(&self) {
+        if self.stream.has_lived.get() && !self.is_told.replace(true) {
+            self.holders.iter().for_each(|holder| holder.on_life());
+        }
+    }
+
+    /// Tells the holders how the call has ended, once.
+    fn tell_end(&mut self) {
+        self.tell_life();
+        for mut holder in std::mem::take(&mut self.holders) {
+            holder.on_end(self.slot.answer.borrow().as_ref(), self.is_told.get());
+        }
     }
 
     /// What the callee has answered with beside its response or error; nothing until that is there.
@@ -89,6 +116,7 @@ impl<M: StreamMethod> StreamCall<M> {
     /// # Suspends
     /// While the window is full, until the deadline at the most.
     pub fn send(&self, item: &M::Up) -> Result<(), Stopped> {
+        self.tell_life();
         let item = encode(item);
         let at_once = self.stream.outbound.borrow().has_credit(item.len())
             && self.shared().has_room(Queue::Large(self.stream.priority));
@@ -124,6 +152,7 @@ impl<M: StreamMethod> StreamCall<M> {
         } else {
             self.in_time(|| self.stream.recv(self.shared())).unwrap_or(Err(Over::Cut(Broken::Cancelled)))
         };
+        self.tell_life();
         let Ok(item) = item else { return self.failure().map_or(Ok(None), Err) };
         match tolerant::from_bytes(&item) {
             Ok(item) => Ok(Some(item)),
@@ -164,7 +193,7 @@ impl<M: StreamMethod> StreamCall<M> {
     ///
     /// # Suspends
     /// Until the response is there, until the deadline at the most.
-    pub fn finish(self) -> Result<M::Response, CallError<M::Error>> {
+    pub fn finish(mut self) -> Result<M::Response, CallError<M::Error>> {
         self.end();
         self.stream.refuse(self.shared());
         let answered = || {
@@ -173,6 +202,7 @@ impl<M: StreamMethod> StreamCall<M> {
             }
         };
         let _ = self.in_time(answered);
+        self.tell_end();
         let answer = self.slot.answer.take().unwrap_or(Reply::TimedOut);
         answer.decode::<M>().map(|(response, _)| response)
     }
@@ -180,8 +210,9 @@ impl<M: StreamMethod> StreamCall<M> {
 
 impl<M: StreamMethod> Drop for StreamCall<M> {
     fn drop(&mut self) {
+        // Before it is given up: that says nothing of the callee.
+        self.tell_end();
         self.give_up(Reply::Cancelled);
-        drop(self.held.take());
         self.shared().allowance(self.weight).release(self.weight.bytes);
     }
 }
