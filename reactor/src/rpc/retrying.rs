@@ -4,7 +4,8 @@
 //! first answer ends the others; a copy that is ended so gives its call up, and the peer is told and ends its handler.
 //!
 //! What it is not: the rules, which are plain data (`retry.rs`). It knows no peers either: put it around a
-//! [`Balanced`](super::Balanced) client, and each try and each copy goes to a peer that the call has not been at.
+//! [`Balanced`](super::Balanced) client, and each try and each copy goes to a peer that the call has not been at, as long as
+//! there is one that is neither left out nor without a connection.
 
 use std::cell::Cell;
 use std::fmt;
