@@ -84,6 +84,7 @@ mod members;
 pub mod message;
 mod node;
 pub mod node_id;
+mod obedience;
 pub mod passport;
 pub mod peers;
 mod port_mapping;

@@ -8,7 +8,8 @@
 //! after      the lives before it, newest first, as its home knew them when it began: never changed while it lives
 //! beside     a life whose word it has seen, as another process's; zero for nobody
 //! age        how long it had lived when it first saw that, in milliseconds that it was awake
-//! signature  the life's, over SHA3-256("hypha life 2", network, node, body of the record, all of these)
+//! last       whether it stops for that one, and this is the last that it says
+//! signature  the life's, over SHA3-256("hypha life 2", network, node, body of the record, all of these; `last` only if it is so)
 //! ```
 //!
 //! A life is named by the first sixteen bytes of its key: who makes keys until one has the name of another's life has 2^128 to make. Its
@@ -85,6 +86,9 @@ pub struct LifeWord {
     beside: LifeName,
     age_ms: u64,
     signature: Signature,
+    /// An earlier release does not say so.
+    #[serde(default)]
+    is_last: bool,
 }
 
 /// Which of two lives is to stop.
@@ -132,21 +136,43 @@ impl Life {
         body: &[u8],
         beside: Option<(LifeName, u64)>,
     ) -> LifeWord {
+        self.sign(network, node, body, beside, false)
+    }
+
+    /// The same, as the last that it says: it stops for whom it is beside.
+    pub fn last_word(
+        &self,
+        network: &PublicKey,
+        node: &PublicKey,
+        body: &[u8],
+        beside: Option<(LifeName, u64)>,
+    ) -> LifeWord {
+        self.sign(network, node, body, beside, true)
+    }
+
+    fn sign(
+        &self,
+        network: &PublicKey,
+        node: &PublicKey,
+        body: &[u8],
+        beside: Option<(LifeName, u64)>,
+        is_last: bool,
+    ) -> LifeWord {
         let alone = (LifeName::NOBODY, if self.is_accepted { BY_THE_OWNER } else { 0 });
         let (beside, age_ms) = beside.unwrap_or(alone);
         let key = self.identity.public_key();
-        let signed = digest(network, node, body, &key, &self.after, beside, age_ms);
-        let signature = self.identity.sign(&signed);
-        LifeWord { key, after: self.after.clone(), beside, age_ms, signature }
+        let says = Says { after: &self.after, beside, age_ms, is_last };
+        let signature = self.identity.sign(&digest(network, node, body, &key, says));
+        LifeWord { key, after: self.after.clone(), beside, age_ms, signature, is_last }
     }
 }
 
 impl LifeWord {
     /// Whether a life signed it, for this body of a record of `node` in `network`.
     pub(crate) fn is_good(&self, network: &PublicKey, node: &PublicKey, body: &[u8]) -> bool {
-        let LifeWord { key, after, beside, age_ms, signature } = self;
-        after.len() <= AFTER_MAX
-            && key.verify(&digest(network, node, body, key, after, *beside, *age_ms), signature).is_ok()
+        let &LifeWord { key, ref after, beside, age_ms, ref signature, is_last } = self;
+        let says = Says { after, beside, age_ms, is_last };
+        after.len() <= AFTER_MAX && key.verify(&digest(network, node, body, &key, says), signature).is_ok()
     }
 
     /// What names the life.
@@ -157,6 +183,11 @@ impl LifeWord {
     /// The life that it has seen beside itself.
     pub fn beside(&self) -> Option<LifeName> {
         (self.beside != LifeName::NOBODY).then_some(self.beside)
+    }
+
+    /// Whether it stops for whom it is beside, and says nothing more.
+    pub fn is_last(&self) -> bool {
+        self.is_last
     }
 
     /// Whether it began from what that life signed.
@@ -189,16 +220,23 @@ pub fn who_stops(own: &LifeWord, other: &LifeWord) -> Stops {
     if u128::from(younger.age_ms) < SETTLED.as_millis() { stops } else { Stops::Nobody }
 }
 
-fn digest(
-    network: &PublicKey,
-    node: &PublicKey,
-    body: &[u8],
-    key: &PublicKey,
-    after: &[LifeName],
+/// What a life says beside a body.
+#[derive(Clone, Copy)]
+struct Says<'a> {
+    after: &'a [LifeName],
     beside: LifeName,
     age_ms: u64,
-) -> [u8; 32] {
-    let (body, says) = (sha3_256(&[body]), to_bytes(&(after, beside, age_ms)));
+    is_last: bool,
+}
+
+fn digest(network: &PublicKey, node: &PublicKey, body: &[u8], key: &PublicKey, says: Says<'_>) -> [u8; 32] {
+    let Says { after, beside, age_ms, is_last } = says;
+    let says = match is_last {
+        true => to_bytes(&(after, beside, age_ms, true)),
+        // As before there was a last one.
+        false => to_bytes(&(after, beside, age_ms)),
+    };
+    let body = sha3_256(&[body]);
     sha3_256(&[b"hypha life 2", network.as_bytes(), node.as_bytes(), &body, key.as_bytes(), &says])
 }
 
@@ -323,7 +361,8 @@ mod tests {
         assert!(said.is_good(&key(1), &key(2), BODY));
         assert!(!said.is_good(&key(2), &key(2), BODY) && !said.is_good(&key(1), &key(3), BODY));
         assert!(!said.is_good(&key(1), &key(2), b"another"));
-        let changes: [fn(&mut LifeWord); 4] = [
+        let changes: [fn(&mut LifeWord); 5] = [
+            |said| said.is_last ^= true,
             |said| said.after.clear(),
             |said| said.beside.0[15] ^= 1,
             |said| said.age_ms += 1,
@@ -335,5 +374,9 @@ mod tests {
             assert!(!changed.is_good(&key(1), &key(2), BODY));
         }
         assert!(!said.is_beside(life.name()), "nobody is beside himself");
+        let mut last = life.last_word(&key(1), &key(2), BODY, Some((other.name(), 5000)));
+        assert!(last.is_last() && last.is_good(&key(1), &key(2), BODY));
+        last.is_last = false;
+        assert!(!last.is_good(&key(1), &key(2), BODY), "nor is it taken away");
     }
 }

@@ -182,7 +182,10 @@ fn say(
         }
         return;
     };
-    let word = |body: &[u8]| Some(life.word(network, key, body, beside_at));
+    let word = |body: &[u8]| match copy {
+        Some(_) => Some(life.last_word(network, key, body, beside_at)),
+        None => Some(life.word(network, key, body, beside_at)),
+    };
     let next = NodeRecord::sign_in(&state.identity, network, version, statement, word);
     keep(state.kept_record.as_ref(), &next, copy);
     records.set_own(Arc::new(next));

@@ -16,8 +16,8 @@
 //! on, and both say all the while that two serve.
 //!
 //! Who does not name whom he has heard (a thief of the key with a program of his own), and who has our memory, with our life's key in it
-//! (a virtual machine that was cloned as it ran), is known by what he goes on signing ([`crate::signers`]). For him nobody stops, since
-//! he would not either: it is told in `status`.
+//! (a virtual machine that was cloned as it ran), is known by what he goes on signing ([`crate::signers`]). So is who is to stop and does not
+//! ([`crate::obedience`]). For him nobody stops, since he would not either: it is told in `status`.
 //!
 //! Not here: two that know nobody in common, and so give nobody two answers. And a thief who signs nothing, but only listens or answers.
 //! A machine that was put back to a snapshot of its memory may be shown what a process said that was started in it later, and is no more,
@@ -37,6 +37,7 @@ use reactor::sync::Signal;
 
 use crate::admission::Credentials;
 use crate::life::{Life, LifeName, LifeWord, Stops, who_stops};
+use crate::obedience::{Obedience, Said};
 use crate::record::NodeRecord;
 use crate::signers::{Signers, TURN};
 use crate::state::State;
@@ -73,13 +74,22 @@ const SEEN_MAX: usize = 64;
 pub(crate) struct Twins {
     pub(crate) life: Life,
     last: RefCell<Option<Found>>,
-    /// Which lives we have seen, and how old we were then; the oldest first.
-    seen: RefCell<Vec<(LifeName, u64)>>,
+    /// Which lives we have seen; the oldest first.
+    seen: RefCell<Vec<Seen>>,
     /// What stands in our name, and what we say to that.
     pub(crate) signers: RefCell<Signers>,
     found: Signal,
     /// What keeps that, and tells everybody our last word.
     last_word: Cell<Option<JoinHandle<()>>>,
+}
+
+/// A life beside us.
+struct Seen {
+    life: LifeName,
+    /// How old we were when we first saw it.
+    age_ms: u64,
+    /// What it did since, if it is to stop.
+    obedience: Obedience,
 }
 
 /// One that was found, as which life, and when that one was first.
@@ -127,15 +137,25 @@ impl Twins {
     /// How old we were when we first saw this life, which may be now.
     pub(crate) fn age_beside(&self, name: LifeName) -> u64 {
         let mut seen = self.seen.borrow_mut();
-        if let Some((_, age_ms)) = seen.iter().find(|(known, _)| *known == name) {
-            return *age_ms;
+        if let Some(seen) = seen.iter().find(|seen| seen.life == name) {
+            return seen.age_ms;
         }
         let age_ms = self.life.age_ms(reactor::now());
         if seen.len() == SEEN_MAX {
             seen.remove(0);
         }
-        seen.push((name, age_ms));
+        seen.push(Seen { life: name, age_ms, obedience: Obedience::default() });
         age_ms
+    }
+
+    /// Whether that life, which is to stop, does not obey, by what it says now; and whether it may be honest though it was thought not
+    /// to be.
+    fn judge(&self, name: LifeName, said: Said) -> (bool, bool) {
+        let (mut seen, now) = (self.seen.borrow_mut(), reactor::now());
+        let Some(Seen { obedience, .. }) = seen.iter_mut().find(|seen| seen.life == name) else {
+            return (false, false);
+        };
+        (obedience.is_broken_by(said, now), obedience.is_excused(now))
     }
 
     /// Waits until one is found that we are to stop for.
@@ -179,18 +199,33 @@ pub(crate) fn on_found(state: &Rc<State>, said: &NodeRecord) {
     if state.twins.is_to_stop() {
         return;
     }
+    let (is_lawless, is_excused) = match stops {
+        Stops::They => {
+            let own_word = own.life().filter(|word| word.name() == state.twins.life.name());
+            let word = Said {
+                version: said.version(),
+                names_us: other.beside() == Some(state.twins.life.name()),
+                is_last: other.is_last(),
+                is_after_ours: said.is_newer_than(&own)
+                    && own_word.and_then(LifeWord::beside) == Some(other.name()),
+            };
+            state.twins.judge(other.name(), word)
+        }
+        _ => (false, false),
+    };
+    if is_lawless {
+        on_another(state, said);
+        return;
+    }
     if let Some(known) = state.twins.found() {
         let is_the_same = known.life == Some(other.name());
         let has_had_its_turn = is_the_same && reactor::now() >= known.at + TURN;
         if has_had_its_turn && (known.twin.stops, stops) == (Stops::They, Stops::They) {
-            // It was to stop, and says something new.
-            if said.is_newer_than(&own) {
-                on_another(state, said);
-            }
             return;
         }
         // Nobody becomes better by what he says of himself; but who signed before he had heard of us may be honest.
-        let is_lawless = known.twin.is_lawless && (!is_the_same || has_had_its_turn);
+        let is_lawless = known.twin.is_lawless
+            && !(is_the_same && (is_excused || !has_had_its_turn && stops != Stops::They));
         let is_known = known.twin.stops == stops && known.twin.address == address && !known.twin.is_lawless;
         if is_known || is_lawless && stops != Stops::We {
             return;

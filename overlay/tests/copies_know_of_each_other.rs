@@ -94,6 +94,8 @@ fn one_stops(story: &Story, elder: &Node, later: &Node, record: &Path) {
     assert_eq!((told.address, told.stops), (elder.listen_address(), Stops::We));
     let later_at = later.listen_address();
     later.stop();
+    let last = later.record().unwrap();
+    assert!(last.life().unwrap().is_last(), "it says that this is its last word");
     eventually("the elder knows too", SOON, || twin_at(elder) == Some((later_at, Stops::They)));
     let again = || Node::start(story.config(record, 0), Service::new());
     assert!(
@@ -254,6 +256,66 @@ fn a_node_that_is_started_again_is_no_copy_of_itself() {
             assert!(story.others.iter().all(|other| node.ping(&contact(other))));
             assert_eq!(node.twin(), None);
         }
+    });
+}
+
+/// It was called a thief if it obeyed more than a minute after it was first seen: it was away, or our answer had to wait.
+#[test]
+fn a_copy_that_hears_late_and_obeys_is_no_thief_and_one_that_goes_on_is() {
+    in_counted_time(|_| {
+        let story = Story::new();
+        let node = start(Config { record_file: None, ..story.config(Path::new("unused"), 0) });
+        let began = node.record().unwrap();
+        let (network, key) = (story.network(), *began.holder());
+        let name = began.life().unwrap().name();
+        let copy = Life::begin(Identity::generate(), began.life(), false, reactor::now());
+        let says = |word: &dyn Fn(&[u8]) -> LifeWord| {
+            let version = node.record().unwrap().version() + 1;
+            let said = story.sign(version, Statement::default(), |body| Some(word(body)));
+            assert_eq!(show(&story, &node, &said), Ok(()));
+            let is_answered = || node.record().unwrap().version() > version;
+            eventually("it is answered", 10 * SOON, is_answered);
+            let told = node.twin().unwrap();
+            (told.stops, told.is_lawless)
+        };
+        let is_told_to_stop = (Stops::They, false);
+        assert_eq!(says(&|body| copy.word(&network, &key, body, None)), is_told_to_stop);
+        // Its lid is closed before it hears that, for an hour; and it is elsewhere when it wakes.
+        reactor::sleep(Duration::from_secs(3600));
+        assert_eq!(says(&|body| copy.word(&network, &key, body, None)), is_told_to_stop);
+        let beside = Some((name, 5));
+        assert_eq!(says(&|body| copy.last_word(&network, &key, body, beside)), is_told_to_stop);
+        reactor::sleep(Duration::from_secs(3600));
+        assert!(!node.twin().unwrap().is_lawless);
+        // If it says another one it has not stopped.
+        assert_eq!(says(&|body| copy.last_word(&network, &key, body, beside)), (Stops::Nobody, true));
+    });
+}
+
+#[test]
+fn one_who_went_on_after_he_had_heard_is_told_of_until_he_obeys() {
+    in_counted_time(|_| {
+        let story = Story::new();
+        let node = start(Config { record_file: None, ..story.config(Path::new("unused"), 0) });
+        let began = node.record().unwrap();
+        let (network, key) = (story.network(), *began.holder());
+        let beside = Some((began.life().unwrap().name(), 5));
+        let other = Life::begin(Identity::generate(), began.life(), false, reactor::now());
+        let says = |is_last: bool| {
+            let version = node.record().unwrap().version() + 1;
+            let said = story.sign(version, Statement::default(), |body| match is_last {
+                true => Some(other.last_word(&network, &key, body, beside)),
+                false => Some(other.word(&network, &key, body, beside)),
+            });
+            assert_eq!(show(&story, &node, &said), Ok(()));
+            let is_answered = || node.record().unwrap().version() > version;
+            eventually("it is answered", 10 * SOON, is_answered);
+            reactor::sleep(2 * SOON);
+            node.twin().map(|twin| (twin.stops, twin.is_lawless)).unwrap()
+        };
+        let told = [false, false, false, true, false].map(says);
+        let (is_told, lawless) = ((Stops::They, false), (Stops::Nobody, true));
+        assert_eq!(told, [is_told, is_told, lawless, is_told, lawless]);
     });
 }
 
