@@ -61,6 +61,9 @@ struct Overview {
     /// How many seconds ago the oldest comparison began by which nodes know that they lack nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     compared_s_ago: Option<u64>,
+    /// The nodes' clocks differ from each other, and nothing else makes it degraded.
+    #[serde(skip)]
+    is_for_clocks_only: bool,
     /// Whether it is known which nodes the owner let in: else there may be others.
     knows_all_nodes: bool,
     /// The zone of all that are away, if more are than could be done without in several.
@@ -331,6 +334,7 @@ fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Ov
     let reports = || answers.iter().filter_map(|(_, _, answer)| answer.as_ref().ok());
     let clocks: Vec<i64> = reports().filter_map(|report| report.clock_ahead_s).collect();
     let do_clocks_differ = clocks::differing(&clocks) == Differing::AmongNodes;
+    let is_for_clocks_only = do_clocks_differ && verdict.health == Health::Healthy && catching_up.is_empty();
     let health = match verdict.health {
         Health::Healthy if !catching_up.is_empty() || do_clocks_differ => Health::Degraded,
         health => health,
@@ -343,6 +347,7 @@ fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Ov
         catching_up,
         compared_s_ago: reports().filter_map(|report| report.own_copies.as_ref()?.compared_s_ago).max(),
         older_than_seen: None,
+        is_for_clocks_only,
         knows_all_nodes: true,
         lost_zone: verdict.lost_zone,
         replicas: network.replicas,
@@ -523,6 +528,38 @@ mod tests {
         );
         let (health, text, _) = told([0, 2, -290]);
         assert!(health == Health::Healthy && !text.contains("clock"), "{text}");
+        // Each is near enough to this machine's, and they are not to each other.
+        let (health, text, advice) = told([-200, 0, 200]);
+        assert_eq!(health, Health::Degraded);
+        assert!(text.contains("but clocks differ") && !text.contains("may die"), "{text}");
+        let whose = "that of node 3 is 6 min ahead of that of node 1";
+        assert!(text.contains(whose), "{text}");
+        assert!(advice.starts_with("compare the clocks"), "{advice}");
+    }
+
+    /// It was called degraded for the clocks, where fewer nodes than copies were there and none of them might die.
+    #[test]
+    fn clocks_are_the_reason_only_where_there_is_no_other() {
+        let told = |ahead_s: &[i64], away: usize| {
+            let network = network(ahead_s.len() as u16);
+            let nodes = known(&Nodes::first(&network), &[]).into_iter().zip(ahead_s).enumerate();
+            let answers = nodes.map(|(index, ((number, contact), ahead_s))| {
+                let report = Report { clock_ahead_s: Some(*ahead_s), ..report(None, 4 << 30) };
+                (number, contact, if index < away { Err("dead".into()) } else { Ok(report) })
+            });
+            let overview = overview(&Network { replicas: 3, ..network }, answers.collect(), root(&[]));
+            (overview.health, render(&overview))
+        };
+        for ahead_s in [[600, 600], [600, -600], [200, -200]] {
+            let (health, text) = told(&ahead_s, 0);
+            assert_eq!(health, Health::Degraded);
+            let reason =
+                "degraded: everything works, there are fewer nodes than copies, and no further node may die";
+            assert!(text.starts_with(reason) && text.contains("clock"), "{text}");
+        }
+        let (_, text) = told(&[0, 7200, 0, 0], 1);
+        assert!(text.starts_with("degraded: everything works, and no further node may die"), "{text}");
+        assert!(text.contains("its clock is 2 h ahead"), "{text}");
     }
 
     fn health(nodes: u16, down: usize) -> Health {

@@ -70,12 +70,21 @@ pub(super) fn render(overview: &Overview) -> String {
     if let Some(in_one_zone) = &overview.root.in_one_zone {
         let _ = writeln!(text, "{}", of_one_zone(in_one_zone, overview.root.keepers.len()));
     }
-    if let Differing::FromThisMachines(ahead_s) = clocks::differing(&overview.clocks_ahead_s()) {
-        let words = clocks::in_words(ahead_s).unwrap_or_else(|| "off".into());
-        let _ = writeln!(
-            text,
-            "\nthe clocks of all nodes that answer are {words}: one or the other is wrong, and while they differ, passports and `gc` may be refused"
-        );
+    match clocks::differing(&overview.clocks_ahead_s()) {
+        Differing::FromThisMachines(ahead_s) => {
+            let words = clocks::in_words(ahead_s).unwrap_or_else(|| "off".into());
+            let _ = writeln!(
+                text,
+                "\nthe clocks of all nodes that answer are {words}: one or the other is wrong, and while they differ, passports and `gc` may be refused"
+            );
+        }
+        // Else it is what was said first.
+        Differing::AmongNodes if !overview.is_for_clocks_only => {
+            let whose = differing(&overview.nodes);
+            let _ =
+                writeln!(text, "\nclocks differ, and nodes may refuse members and what `gc` says: {whose}");
+        }
+        Differing::AmongNodes | Differing::Little => {}
     }
     if !overview.knows_all_nodes {
         let _ = writeln!(text, "\nno node says which nodes the network's owner let in: there may be others");
@@ -136,15 +145,10 @@ fn in_words(overview: &Overview) -> String {
             "degraded: every node answers, and a copy of a node's home has served beside it: what was stored with the copy may be missing"
                 .into()
         }
-        (Health::Degraded, _)
-            if away == 0 && overview.catching_up.is_empty() && overview.nodes.iter().any(|node| clock(node).is_some()) =>
-        {
-            let differing = overview.nodes.iter().filter_map(|node| Some(format!("that of node {} is {}", name(node), clock(node)?)));
-            format!(
-                "degraded: every node answers, and takes writes; but clocks differ, and nodes may refuse members and what `gc` says: {}",
-                differing.collect::<Vec<_>>().join(", ")
-            )
-        }
+        (Health::Degraded, _) if overview.is_for_clocks_only => format!(
+            "degraded: every node answers, and takes writes; but clocks differ, and nodes may refuse members and what `gc` says: {}",
+            differing(&overview.nodes)
+        ),
         (Health::Degraded, _) if away == 0 && !overview.catching_up.is_empty() => format!(
             "degraded: every node answers, and takes writes; but {}: until then no node may die, nor be stopped or replaced",
             catching_up(&overview.catching_up)
@@ -199,6 +203,24 @@ fn in_words(overview: &Overview) -> String {
 /// By how much a node's clock is off, if it is by much.
 fn clock(node: &NodeStatus) -> Option<String> {
     clocks::in_words(node.report.as_ref()?.clock_ahead_s?)
+}
+
+/// Whose clocks differ: those that are far from this machine's, or else those that are furthest from each other.
+fn differing(nodes: &[NodeStatus]) -> String {
+    let of = |node: &NodeStatus| Some((name(node), node.report.as_ref()?.clock_ahead_s?));
+    let all: Vec<(String, i64)> = nodes.iter().filter_map(of).collect();
+    let far = all.iter().filter_map(|(name, ahead_s)| {
+        Some(format!("that of node {name} is {}", clocks::in_words(*ahead_s)?))
+    });
+    let far: Vec<String> = far.collect();
+    let by_clock = |(_, ahead_s): &&(String, i64)| *ahead_s;
+    match (all.iter().min_by_key(by_clock), all.iter().max_by_key(by_clock)) {
+        (Some((behind, least)), Some((ahead, most))) if far.is_empty() => format!(
+            "that of node {ahead} is {} ahead of that of node {behind}",
+            human_duration(most.saturating_sub(*least).unsigned_abs())
+        ),
+        _ => far.join(", "),
+    }
 }
 
 fn name(node: &NodeStatus) -> String {
