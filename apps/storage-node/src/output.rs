@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use filesystem::format::{Shown, is_unseen};
 use serde::Serialize;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
@@ -32,6 +32,11 @@ use crate::log_file::Bounded;
 const ROW_LENGTH: usize = 1024;
 /// How long the end of the program waits for a reader: a stopped terminal must not keep it for ever.
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
+/// Characters of an event in the log, and of each of what it is about.
+const EVENT_LENGTH_MAX: usize = 16 << 10;
+const FIELD_LENGTH_MAX: usize = 2 << 10;
+/// Where events come from that have several lines, all of them ours: coroutines and their stacks.
+const OF_LINES: &str = "reactor::dump";
 /// Standard output may have been made non-blocking by whoever shares it: how often it is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -68,8 +73,19 @@ pub(crate) fn warn(line: impl Display) {
     send(Stream::Error, Message::Text(obeyed_by_none(format!("{line}\n")).into_bytes()));
 }
 
-/// Writes out what a terminal would obey, or show as something else. Names are shown by `Shown`, which has told their ends of lines from
-/// ours already; this is for all that came another way: a path of this machine, a word of a peer, an error of a library.
+/// What somebody else said, as a part of a line of ours: it ends no line, no terminal obeys it, and it has no more than so many
+/// characters.
+pub(crate) fn others_words(said: &str, length_max: usize) -> String {
+    let (said, end) = match said.char_indices().nth(length_max) {
+        Some((end, _)) => (&said[..end], "…"),
+        None => (said, ""),
+    };
+    format!("{}{end}", Shown::unseen_only(said))
+}
+
+/// Writes out what a terminal would obey, or show as something else, but for the ends of lines. Names are shown by `Shown`, and words of
+/// peers by [`others_words`], which have told their ends of lines from ours already; this is for all that came another way: a path of this
+/// machine, an error of a library.
 fn obeyed_by_none(text: String) -> String {
     let is_plain = |c: char| c == '\n' || !is_unseen(c);
     if text.chars().all(is_plain) {
@@ -162,11 +178,20 @@ pub(crate) fn tell_panics() {
 /// Where `tracing` writes its events.
 pub(crate) struct Log;
 
-impl MakeWriter<'_> for Log {
-    type Writer = Log;
+/// Where it writes one of them.
+pub(crate) struct LogEvent {
+    has_lines: bool,
+}
 
-    fn make_writer(&self) -> Log {
-        Log
+impl MakeWriter<'_> for Log {
+    type Writer = LogEvent;
+
+    fn make_writer(&self) -> LogEvent {
+        LogEvent { has_lines: false }
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> LogEvent {
+        LogEvent { has_lines: metadata.target() == OF_LINES }
     }
 }
 
@@ -206,8 +231,13 @@ impl Visit for Sentence {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
-            "error" | "reason" | "why" => write!(self.rest, ": {value:?}"),
-            name => write!(self.rest, ", {} {value:?}", name.replace('_', " ")),
+            name => {
+                let value = others_words(&format!("{value:?}"), FIELD_LENGTH_MAX);
+                match name {
+                    "error" | "reason" | "why" => write!(self.rest, ": {value}"),
+                    name => write!(self.rest, ", {} {value}", name.replace('_', " ")),
+                }
+            }
         };
     }
 
@@ -220,11 +250,21 @@ impl Visit for Sentence {
     }
 }
 
+impl LogEvent {
+    /// What is written: the end of its line is ours, and all within it may be of what a peer said.
+    fn text(&self, event: &[u8]) -> String {
+        let text = String::from_utf8_lossy(event);
+        match self.has_lines {
+            true => obeyed_by_none(text.into_owned()),
+            false => others_words(text.strip_suffix('\n').unwrap_or(&text), EVENT_LENGTH_MAX) + "\n",
+        }
+    }
+}
+
 /// One call is one event.
-impl Write for Log {
+impl Write for LogEvent {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let text = obeyed_by_none(String::from_utf8_lossy(event).into_owned());
-        send(Stream::Error, Message::Text(text.into_bytes()));
+        send(Stream::Error, Message::Text(self.text(event).into_bytes()));
         Ok(event.len())
     }
 
@@ -334,6 +374,37 @@ mod tests {
         assert!(json.chars().all(|c| c == '\n' || !is_unseen(c)), "{json}");
         let read: Vec<String> = serde_json::from_str(&json).unwrap();
         assert_eq!(read, ["a\u{202e}\u{9b}\n\u{e0041}\u{1b}é"]);
+    }
+
+    #[test]
+    fn what_others_say_is_a_part_of_a_line_and_not_a_long_one() {
+        assert_eq!(others_words("caf\\xe9 is full", 200), "caf\\xe9 is full");
+        assert_eq!(others_words("x\n\nhealthy: all\u{1b}[2J", 200), "x\\n\\nhealthy: all\\x1b[2J");
+        assert_eq!(others_words("éééé", 4), "éééé");
+        assert_eq!(others_words(&"é\n".repeat(1 << 20), 3), "é\\né…");
+    }
+
+    #[test]
+    fn no_word_of_another_ends_a_line_of_the_log() {
+        let forged = "refused\nerror: the disk is gone\u{2028}x";
+        let lines = Lines::default();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(lines.clone());
+        let log = log.event_format(PlainEvents).finish();
+        tracing::subscriber::with_default(log, || {
+            let error = io::Error::other(forged);
+            tracing::warn!(peer = forged, shown = %forged, error = &error as &dyn std::error::Error, "no answer");
+        });
+        let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(said.matches("\\nerror: the disk").count(), 3, "{said}");
+        assert!(said.ends_with('\n') && said.lines().count() == 1, "{said}");
+        // As it is with times, for a file.
+        let event = format!("2026 WARN peer: no answer error={forged}\n");
+        let said = LogEvent { has_lines: false }.text(event.as_bytes());
+        assert_eq!(said, "2026 WARN peer: no answer error=refused\\nerror: the disk is gone\\u{2028}x\n");
+        let long = LogEvent { has_lines: false }.text(&vec![b'\n'; 1 << 20]);
+        assert!(long.len() < 3 * EVENT_LENGTH_MAX && long.ends_with("…\n"));
+        // Of coroutines each has a line.
+        assert_eq!(LogEvent { has_lines: true }.text(b"one\ntwo\x1b\n"), "one\ntwo\\x1b\n");
     }
 
     #[test]

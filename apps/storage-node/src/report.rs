@@ -16,6 +16,7 @@ use crate::progress::human_duration;
 
 /// A node's account of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Report {
     /// The program's version.
     pub(crate) version: String,
