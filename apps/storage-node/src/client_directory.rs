@@ -163,6 +163,21 @@ pub(crate) fn spaces_left_in(client: &Path) -> impl Iterator<Item = PathBuf> + u
     entries.map(|entry| entry.path()).filter(|path| has_groups(&journal_of(path)))
 }
 
+/// Whether there may be work in a client's directory that is nowhere else: in its own journal or in one of a space's, or in what is kept
+/// of a damaged one. What can't be read may have such.
+pub(crate) fn may_have_work(client: &Path) -> bool {
+    let has_such = |directory: &Path| {
+        let journal = journal_of(directory);
+        has_groups(&journal) || has_any(&journal, b"damaged-")
+    };
+    let is_such = |entry: std::io::Result<fs::DirEntry>| entry.map_or(true, |entry| has_such(&entry.path()));
+    let has_such_space = match fs::read_dir(spaces_of(client)) {
+        Ok(mut entries) => entries.any(is_such),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    };
+    has_such_space || has_such(client)
+}
+
 /// Where the directories of a client's spaces are.
 pub(crate) fn spaces_of(client: &Path) -> PathBuf {
     client.join("spaces")

@@ -1,7 +1,8 @@
 //! Directories for one command each, in the directory for temporary files, which anybody may write to.
 //!
 //! A command removes its own at its end. One that was killed leaves its directory behind, and the next command that makes one takes
-//! it away: those that this user has here, whose lock nobody holds, and in which there is nothing but what such a directory has. What
+//! it away: those that this user has here, whose lock nobody holds, with no work in them, and nothing beside what such a directory has.
+//! What can't be told is not taken for an absence of any of that. What
 //! another user put in the way is never looked into: an entry is opened without following links, and has to be this user's alone.
 //!
 //! Not here: what a client keeps in one (`client_directory`).
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::client_directory;
@@ -57,26 +59,30 @@ fn sweep_one(path: &Path, now: SystemTime) -> Option<()> {
     let directory = File::from(directory.ok()?);
     let metadata = directory.metadata().ok()?;
     let is_own = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
-    if !is_own || client_directory::has_left(path) || client_directory::spaces_left_in(path).next().is_some()
-    {
-        return None;
-    }
-    let is_usual = |entry: fs::DirEntry| USUAL.iter().any(|usual| entry.file_name() == *usual);
-    if !fs::read_dir(path).ok()?.all(|entry| entry.is_ok_and(is_usual)) {
+    if !is_own {
         return None;
     }
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Held until it is gone, so that nobody else begins to use it.
+    // Held until it is gone, so that nobody else begins to use it; and taken before it is looked for work, which somebody may leave there
+    // as long as he has it.
     let _lock = match rustix::fs::openat(&directory, "lock", flags, Mode::empty()).map(File::from) {
         Ok(lock) => {
             lock.try_lock().ok()?;
             Some(lock)
         }
-        Err(_) => {
+        Err(Errno::NOENT) => {
             let age = now.duration_since(metadata.modified().ok()?).ok()?;
             (age > LOCKED_WITHIN).then_some(None)?
         }
+        // It may be held.
+        Err(_) => return None,
     };
+    let is_usual = |entry: fs::DirEntry| USUAL.iter().any(|usual| entry.file_name() == *usual);
+    if client_directory::may_have_work(path)
+        || !fs::read_dir(path).ok()?.all(|entry| entry.is_ok_and(is_usual))
+    {
+        return None;
+    }
     fs::remove_dir_all(path).ok()
 }
 
@@ -130,6 +136,30 @@ mod tests {
             drop(directory);
             sweep(parent.path(), now + LOCKED_WITHIN * 2);
             assert!(path.join(file).exists(), "{file}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_looked_into_is_left() {
+        let parent = tempfile::tempdir().unwrap();
+        let plantings: [fn(&Path); 4] = [
+            |path| fs::write(path.join("spaces"), "").unwrap(),
+            |path| symlink("spaces", path.join("spaces")).unwrap(),
+            |path| {
+                fs::create_dir(path.join("journal")).unwrap();
+                fs::write(path.join("journal/damaged-1"), "x").unwrap();
+            },
+            |path| {
+                fs::remove_file(path.join("lock")).unwrap();
+                symlink("lock", path.join("lock")).unwrap();
+            },
+        ];
+        for (number, plant) in plantings.into_iter().enumerate() {
+            let path = make(parent.path()).unwrap().keep();
+            drop(ClientDirectory::take(&path).unwrap());
+            plant(&path);
+            sweep(parent.path(), SystemTime::now() + LOCKED_WITHIN * 2);
+            assert!(path.exists(), "{number}");
         }
     }
 
