@@ -12,6 +12,7 @@ use reactor::sim::{self, SimConfig};
 
 use crate::block::mutable::SignedRecord;
 use crate::client::Client;
+use crate::message::PastEntry;
 use crate::past::{At, Values};
 use crate::repair::Running;
 use crate::store::{Key, Kind, Store};
@@ -128,6 +129,97 @@ fn a_keeper_that_lost_its_disk_learns_from_the_others_what_the_register_was() {
     });
 }
 
+/// A drive that nobody touched for longer than the retention, then many commits in one go: what it was before is the way back.
+struct Burst {
+    world: World,
+    /// Since when it was what it was before.
+    since: u64,
+    /// The last but one of the burst, which nobody keeps.
+    unlisted: SignedRecord,
+}
+
+impl Burst {
+    fn new() -> Burst {
+        let mut world = World::new();
+        // Nothing of this is about what runs meanwhile.
+        world.repairs.clear();
+        reactor::sleep(Duration::from_secs(u64::from(9 * DAY)));
+        (10..14).for_each(|number| world.write(number));
+        let listed = world.node(&world.members()[2]).node().list_past(&world.register, 0).unwrap();
+        let now = listed.last().unwrap().since_seconds;
+        let record = world.node(&world.members()[2]).node().read_past(&world.register, now).unwrap();
+        world.write(14);
+        reactor::sleep(Duration::from_secs(3600));
+        world.write(15);
+        let listed = world.node(&world.members()[2]).node().list_past(&world.register, 0).unwrap();
+        let is_it = |entry: &&PastEntry| entry.header_hash == world.values[5].header_hash;
+        let since = listed.iter().find(is_it).expect("it is listed").since_seconds;
+        let repairs = (0..6).map(|index| repair_of(&world.network, index).start()).collect();
+        world.repairs = repairs;
+        Burst { world, since, unlisted: record.unwrap() }
+    }
+
+    /// Those that keep it, the ones first that have what it is now.
+    fn keepers(&self) -> [NodeId; 3] {
+        let mut members = self.world.members();
+        let newest = self.world.values.last().unwrap().header_hash;
+        members.sort_by_key(|id| {
+            let listed = self.world.node(id).node().list_past(&self.world.register, 0).unwrap();
+            listed.last().is_none_or(|last| last.header_hash != newest)
+        });
+        members.try_into().unwrap()
+    }
+
+    /// Who comes in the place of `leaving` has what it was before the burst, also after it has forgotten what is over.
+    fn has_what_was_before(&self, leaving: &NodeId) {
+        let (world, before) = (&self.world, self.world.members());
+        world.client.replace_members(&world.register, &[*leaving]).unwrap();
+        reactor::sleep(Duration::from_secs(60));
+        let new = world.members().into_iter().find(|id| !before.contains(id)).unwrap();
+        let node = world.node(&new).node();
+        let has = |index: usize| {
+            let listed = node.list_past(&world.register, 0).unwrap();
+            listed.iter().any(|entry| entry.header_hash == world.values[index].header_hash)
+        };
+        assert!(has(5) && has(10));
+        node.forget_past().unwrap();
+        assert!(has(5) && has(10), "{:?}", node.list_past(&world.register, 0));
+        assert!(!has(4), "it was over before");
+    }
+}
+
+#[test]
+fn one_that_says_of_what_it_alone_shows_that_it_came_early_has_nobody_forget_what_was_before() {
+    sim::run(1, SimConfig::default(), |_| {
+        let burst = Burst::new();
+        let [liar, honest, third] = burst.keepers();
+        let liar = burst.world.node(&liar).node();
+        liar.put_past(&burst.world.register, burst.since + 1, burst.unlisted.clone());
+        burst.has_what_was_before(&third);
+        burst.has_what_was_before(&honest);
+    });
+}
+
+#[test]
+fn one_of_two_that_says_of_what_both_show_that_it_came_early_has_nobody_forget_what_was_before() {
+    sim::run(1, SimConfig::default(), |_| {
+        let burst = Burst::new();
+        let ([liar, honest, third], world) = (burst.keepers(), &burst.world);
+        let liar = world.node(&liar).node();
+        let listed = liar.list_past(&world.register, 0).unwrap();
+        let is_it = |entry: &&PastEntry| entry.header_hash == world.values[10].header_hash;
+        let since = listed.iter().find(is_it).unwrap().since_seconds;
+        let record = liar.read_past(&world.register, since).unwrap().unwrap();
+        liar.forget_one(&world.register, since);
+        liar.put_past(&world.register, burst.since + 1, record);
+        // Gone for good: two are left.
+        world.node(&third).mood.set(Mood::Dead);
+        world.node(&third).forgotten.set(true);
+        burst.has_what_was_before(&third);
+        burst.has_what_was_before(&honest);
+    });
+}
+
 #[test]
 fn one_that_lies_has_nobody_keep_what_was_not_and_nobody_keep_less() {
     sim::run(1, SimConfig::default(), |_| {
@@ -198,5 +290,33 @@ fn what_one_shows_alone_is_taken_over_if_what_came_after_it_proves_it_and_is_tol
         let staying = world.client.past_without(&world.register, gone).unwrap();
         let copies: Vec<usize> = staying.thin.iter().map(|thin| thin.copies).collect();
         assert_eq!(copies, [1], "{staying:?}");
+    });
+}
+
+#[test]
+fn a_node_that_says_it_keeps_nothing_has_nobody_think_that_nothing_is_to_be_kept() {
+    sim::run(1, SimConfig::default(), |_| {
+        let mut world = World::new();
+        world.repairs.clear();
+        let members = world.members();
+        for id in &members[1..] {
+            let node = world.node(id).node();
+            for entry in node.list_past(&world.register, 0).unwrap() {
+                if entry.header_hash == world.values[2].header_hash {
+                    node.forget_one(&world.register, entry.since_seconds);
+                }
+            }
+        }
+        let other = |fake: &FakeNode| !members.contains(&fake.contact.id);
+        let index = world.network.nodes.iter().position(other).unwrap();
+        for key in world.network.nodes[index].memory.keys(&Key::first(Kind::NOTE), usize::MAX) {
+            world.network.nodes[index].memory.remove(&key).unwrap();
+        }
+        world.network.restart(index);
+        world.network.nodes[index].node().say_retention(0);
+        assert!(world.client.retentions().0.iter().any(|said| said.seconds == 0));
+        let staying = world.client.past_without(&world.register, &members[0]).unwrap();
+        assert_eq!(staying.count, 5);
+        assert!(staying.thin.iter().any(|thin| thin.copies == 0), "{staying:?}");
     });
 }

@@ -59,6 +59,7 @@ const PREFIX_BYTES: usize = 24;
 /// A value as it lies in the store.
 #[derive(Serialize, Deserialize)]
 struct Kept {
+    /// When it was accepted, at the latest: of what was learned others may say two times, and then it lies under both.
     since_seconds: u64,
     record: SignedRecord,
 }
@@ -160,8 +161,7 @@ impl Node {
             // If one is there for longer, no harm is done.
             drop(self.store.enqueue_remove(&key(register, time)));
         }
-        self.forget_learned(register, now, retention);
-        Ok(())
+        self.forget_learned(register, now, retention)
     }
 
     /// The first second from `since` on under which nothing is kept: whoever commits in the same one takes away nothing that is kept of
@@ -310,17 +310,21 @@ impl Node {
         since_seconds: u64,
     ) -> Result<Option<SignedRecord>, Refusal> {
         for kind in [Kind::PAST, Kind::LEARNED_PAST] {
-            let stored = match self.store.get(&key_in(kind, register, since_seconds), None) {
-                Err(StoreError::Damaged(_)) => None,
-                stored => stored.map_err(refusal_of)?,
-            };
-            let kept = stored.and_then(|bytes| from_envelope::<Kept>(&bytes).ok());
-            let record = kept.map(|kept| kept.record).filter(|record| record.header.address == *register);
+            let record = self.read_in(kind, register, since_seconds)?.map(|kept| kept.record);
+            let record = record.filter(|record| record.header.address == *register);
             if record.is_some() {
                 return Ok(record);
             }
         }
         Ok(None)
+    }
+
+    fn read_in(&self, kind: Kind, register: &RegisterAddress, time: u64) -> Result<Option<Kept>, Refusal> {
+        let stored = match self.store.get(&key_in(kind, register, time), None) {
+            Err(StoreError::Damaged(_)) => None,
+            stored => stored.map_err(refusal_of)?,
+        };
+        Ok(stored.and_then(|bytes| from_envelope(&bytes).ok()))
     }
 }
 

@@ -8,7 +8,9 @@
 //! **When it was.** Where so many say it that the liars among them are in the minority, the one in the middle lies between what two
 //! say who tell the truth. Of fewer the latest is taken, if they differ by no more than clocks may; else nobody can tell, and the
 //! value is kept under the first time and under the last. So it goes no sooner than it should, and later only if somebody lies or
-//! was away: by one retention, since nothing counts as from after now. What is proved by its successor is no younger than that.
+//! was away: by one retention, since nothing counts as from after now. The first of two times ends nothing that was before, here or
+//! where it is kept. What is proved by its successor is from right before that, as far as anybody knows: its one witness could have it
+//! end what was there for long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,8 +39,8 @@ pub(crate) fn agreed(shown: &[(NodeId, Vec<PastEntry>)], needed: usize, now_seco
     let mut claims: BTreeMap<(u64, HeaderHash), Vec<(NodeId, u64)>> = BTreeMap::new();
     for (node, entries) in shown {
         let mut seen = BTreeSet::new();
-        for PastEntry { since_seconds, version, header_hash, .. } in entries {
-            // Of one that it shows twice, when it had it first.
+        for PastEntry { since_seconds, version, header_hash, .. } in entries.iter().rev() {
+            // Of one that it shows twice, when it had it at the latest: it may have the earlier time from one that lies.
             if seen.insert((*version, *header_hash)) {
                 claims.entry((*version, *header_hash)).or_default().push((*node, *since_seconds));
             }
@@ -116,6 +118,13 @@ mod tests {
         assert_eq!((times(&told, 1), times(&told, 2)), (vec![7, 1000], vec![2000, 5000]));
         let told = agreed(&[node(1, &[(1, 1, 1000)]), node(2, &[(1, 1, 1010)])], 2, 5000);
         assert_eq!(times(&told, 1), [1010], "clocks differ");
+    }
+
+    #[test]
+    fn one_that_has_learned_two_times_says_the_later_one() {
+        let two = node(1, &[(1, 1, 1000), (2, 2, 1001), (2, 2, 3000)]);
+        let told = agreed(&[two, node(2, &[(2, 2, 1001)]), node(3, &[(2, 2, 3000)])], 2, 5000);
+        assert_eq!(times(&told, 2), [3000]);
     }
 
     #[test]

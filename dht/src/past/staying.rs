@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use overlay::{NodeId, Overlay};
 
 use super::values::{Past, Values};
+use crate::block::deletion::RETENTION_SECONDS_MAX;
 use crate::block_store::{HeaderHash, ReadError, RegisterAddress};
 use crate::client::Client;
 
@@ -76,7 +77,7 @@ impl<O: Overlay + 'static> Client<O> {
     /// as it goes on.
     ///
     /// # Errors
-    /// [`ReadError`], if what it was is not known.
+    /// [`ReadError`], if it is not known what it was, or for how long any node keeps that.
     ///
     /// # Suspends
     /// Until then, or until nothing has been learned for some 20 seconds.
@@ -100,7 +101,13 @@ impl<O: Overlay + 'static> Client<O> {
 
     fn staying(&self, register: &RegisterAddress, leaving: &NodeId) -> Result<Staying, ReadError> {
         let Values { values, newest, .. } = self.past(register)?;
-        let retention = self.retentions().0.iter().map(|said| said.seconds).min().unwrap_or(0);
+        // The longest that any says, since one may say anything: if none keeps that for so long, none shows it either, and this asks
+        // for some seconds more. With the shortest one alone would have all be over.
+        let said = self.retentions().0.into_iter().map(|said| said.seconds.min(RETENTION_SECONDS_MAX)).max();
+        let Some(retention) = said else {
+            let reason = "no node says for how long it keeps what was".into();
+            return Err(ReadError::NoQuorum { answers: 0, needed: 1, reason });
+        };
         let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let quorum = self.membership(register)?.quorum();
         let needed = quorum.members - quorum.needed + 1;

@@ -24,10 +24,38 @@ use crate::store::{Key, Kind};
 /// Registers that are looked at between two looks at the store.
 const BATCH: usize = 256;
 
+/// How many are kept of one register at a time that one node alone shows and what came after them proves. Slots end for one node a
+/// moment before they do for others, so there are some; and a node that lies has as many as there were commits. What another one has
+/// taken over as well counts as agreed on from then on, so over time there may be more.
+const PROVED_MAX: usize = 32;
+
 /// What comes after a value: as far as it is here already, under which time.
 enum Successor {
     Kept(u64),
     Fetched(SignedRecord),
+}
+
+/// Room for what there is to learn of a register.
+struct Room {
+    count: usize,
+    bytes: u64,
+}
+
+/// What came of learning a value.
+enum Learned {
+    /// It is kept, and shown under this second.
+    Under(u64),
+    /// It has so many bytes.
+    TooLarge(u64),
+    /// Nobody shows it now, or there is no room.
+    Not,
+}
+
+/// In an order of which each beginning has some from everywhere.
+fn evenly(indexes: &[usize]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..indexes.len()).collect();
+    places.sort_unstable_by_key(|place| place.reverse_bits());
+    places.into_iter().map(|place| indexes[place]).collect()
 }
 
 /// When to ask again what a register was.
@@ -123,58 +151,111 @@ impl<O: Overlay + 'static> Repair<O> {
         told.retain(is_past);
         let over = agreed::over(&told, now.saturating_sub(retention.into()));
         let known = self.node.known_past(register)?;
-        let (mut count, mut bytes) = self.node.room_to_learn(register);
-        let (mut learned, mut left, mut alone) = (0, 0, 0);
-        // The one after it that counts, and from when that is.
-        let mut successor: Option<(Successor, u64)> = None;
-        for (_, value) in told.iter().enumerate().rev().filter(|(index, _)| !over.contains(index)) {
-            let known_since = known.get(&value.header_hash);
-            let mut times = value.times.clone();
-            if !value.is_agreed {
-                if known_since.is_some() {
-                    continue;
-                }
-                let before = successor
-                    .as_mut()
-                    .and_then(|(successor, _)| self.hash_before(register, successor, value.version));
-                let is_proved = before == Some(value.header_hash);
-                let Some((_, until)) = successor.as_ref().filter(|_| is_proved) else {
-                    // Another one may have yet to learn it.
-                    alone += 1;
-                    continue;
-                };
-                // What has one word only is from before what proves it.
-                times = vec![times[0].min(*until)];
-            }
-            let until = times[0];
-            let found = match known_since {
+        let (count, bytes) = self.node.room_to_learn(register);
+        let mut room = Room { count, bytes };
+        let (mut left, mut alone) = (0, 0);
+        // What is agreed on comes first: of what one shows alone it may show any number.
+        let mut had: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut missing = Vec::new();
+        for (index, value) in told.iter().enumerate().filter(|(_, value)| value.is_agreed) {
+            match known.get(&value.header_hash) {
+                _ if over.contains(&index) => {}
                 Some(since) => {
                     // What it is now this node may have been given only when it came to keep it.
-                    if let [since] = times[..] {
+                    if let [since] = value.times[..] {
                         self.node.learn_since(register, &value.header_hash, since)?;
                     }
-                    Successor::Kept(*since)
+                    had.insert(index, *since);
                 }
-                None => {
-                    let record = self.fetch_past(register, &membership.genesis, value);
-                    let length = record.as_ref().map_or(0, |record| record.payload.len() as u64);
-                    let Some(record) = record.filter(|_| count >= times.len() && bytes >= length) else {
-                        left += 1;
-                        continue;
-                    };
-                    for since in &times {
-                        self.node.learn_past(register, *since, &record)?;
-                    }
-                    (count, bytes, learned) = (count - times.len(), bytes - length, learned + 1);
-                    Successor::Fetched(record)
+                None => missing.push(index),
+            }
+        }
+        // Those that take more than their share of the room wait until the others have theirs: whoever pads what he writes keeps
+        // nothing out that was before. And where there is too little, none lacks all that is old, or all that is new.
+        let share = room.bytes / (missing.len() as u64).max(1);
+        let (known_before, mut large) = (had.len(), Vec::new());
+        for index in evenly(&missing) {
+            match self.learn_told(register, &membership.genesis, &told[index], share, &mut room)? {
+                Learned::Under(second) => drop(had.insert(index, second)),
+                Learned::TooLarge(length) => large.push((index, length)),
+                Learned::Not => left += 1,
+            }
+        }
+        for (index, length) in large {
+            let is_room = room.bytes >= length;
+            let told = is_room
+                .then(|| self.learn_told(register, &membership.genesis, &told[index], u64::MAX, &mut room));
+            match told.transpose()? {
+                Some(Learned::Under(second)) => drop(had.insert(index, second)),
+                _ => left += 1,
+            }
+        }
+        let mut learned = had.len() - known_before;
+        let agreed = told.iter().filter(|value| value.is_agreed).map(|value| value.header_hash).collect();
+        let mut proved_max = PROVED_MAX.saturating_sub(self.node.count_of_lone(register, &known, &agreed));
+        // The one after it that counts, and since when that is at the latest.
+        let mut successor: Option<(Successor, u64)> = None;
+        for (index, value) in told.iter().enumerate().rev().filter(|(index, _)| !over.contains(index)) {
+            if value.is_agreed {
+                if let (Some(second), Some(until)) = (had.get(&index), value.times.last()) {
+                    successor = Some((Successor::Kept(*second), *until));
                 }
+                continue;
+            }
+            if known.contains_key(&value.header_hash) {
+                continue;
+            }
+            let before = successor
+                .as_mut()
+                .and_then(|(successor, _)| self.hash_before(register, successor, value.version));
+            let is_proved = before == Some(value.header_hash) && proved_max > 0;
+            let Some((_, until)) = successor.as_ref().filter(|_| is_proved) else {
+                // Another one may have yet to learn it.
+                alone += 1;
+                continue;
             };
-            successor = Some((found, until));
+            // What its one witness says of when that was counts for nothing.
+            let proved = Told { times: vec![until.saturating_sub(1)], ..value.clone() };
+            match self.learn_told(register, &membership.genesis, &proved, u64::MAX, &mut room)? {
+                Learned::Under(second) => {
+                    (proved_max, learned) = (proved_max - 1, learned + 1);
+                    successor = Some((Successor::Kept(second), proved.times[0]));
+                }
+                _ => left += 1,
+            }
         }
         if learned > 0 || left > 0 {
             tracing::info!(%register, learned, left, "learned from the others what a register was");
         }
         Ok(is_complete && left == 0 && alone == 0)
+    }
+
+    /// Fetches a value of at most `length_max` bytes, and keeps it under its times, if there is room.
+    fn learn_told(
+        &self,
+        register: &RegisterAddress,
+        genesis: &Signed<Genesis>,
+        value: &Told,
+        length_max: u64,
+        room: &mut Room,
+    ) -> Result<Learned, Refusal> {
+        if room.count < value.times.len() {
+            return Ok(Learned::Not);
+        }
+        let Some(record) = self.fetch_past(register, genesis, value) else { return Ok(Learned::Not) };
+        let length = record.payload.len() as u64;
+        if length > length_max {
+            return Ok(Learned::TooLarge(length));
+        }
+        let Some(latest) = value.times.last().filter(|_| length <= room.bytes) else {
+            return Ok(Learned::Not);
+        };
+        let mut second = *latest;
+        for since in &value.times {
+            second = self.node.learn_past(register, *since, *latest, &record)?;
+        }
+        (room.count, room.bytes) = (room.count - value.times.len(), room.bytes - length);
+        Ok(Learned::Under(second))
     }
 
     /// Which value was the one of a version, by the word of what came after it.
@@ -251,5 +332,25 @@ impl<O: Overlay + 'static> Repair<O> {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::evenly;
+
+    #[test]
+    fn what_comes_first_is_from_everywhere() {
+        let indexes: Vec<usize> = (100..1100).collect();
+        let order = evenly(&indexes);
+        for count in [10, 100, 500] {
+            let mut first: Vec<usize> = order[..count].to_vec();
+            first.sort_unstable();
+            let gap = first.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+            assert!(first[0] == 100 && gap <= 2 * 1000 / count, "{gap} of {count}");
+        }
+        let mut all = order;
+        all.sort_unstable();
+        assert_eq!(all, indexes);
     }
 }

@@ -3,7 +3,8 @@
 //! Whoever comes to keep a register, in the place of one that leaves, would otherwise know nothing from before, and with the last of
 //! those who knew it the past would be gone. What is learned lies beside what the node accepted itself, and takes nothing of that
 //! away: of how many there are for a slot others have seen to already, so these are not thinned out here. So whoever lies about when
-//! something was pushes nothing out. They go as the retention goes by, and have bounds of their own.
+//! something was pushes nothing out. They go as the retention goes by, and have bounds of their own: one ends with a later *version*, at
+//! the latest time that is said of that, since a time that one alone may have made up would end what was there much longer.
 //!
 //! Not here: whose word counts ([`crate::past`]), and asking them ([`crate::repair`]).
 
@@ -27,11 +28,21 @@ pub(crate) const LEARNED_MAX: usize = KEPT_MAX + KEPT_MAX / 2;
 /// How many bytes of one register: of a drive's roots, of some 2 KiB, as many as there may be.
 pub(crate) const LEARNED_BYTES_MAX: u64 = 40 << 20;
 
-/// Which of the values that were learned under `learned` times need not be kept any more; `all` are the times of all that is kept, in
-/// order, and of what the register is now.
-fn over(learned: &[u64], all: &[u64], begin: u64) -> Vec<u64> {
-    let next = |time: u64| all.get(all.partition_point(|other| *other <= time));
-    learned.iter().copied().filter(|time| next(*time).is_some_and(|next| *next < begin)).collect()
+/// What is kept of a register from before the retention began.
+struct Aged {
+    /// Under which time it lies.
+    key: u64,
+    version: u64,
+    /// When it was accepted at the latest, by what anybody says who may be right.
+    latest: u64,
+}
+
+/// Which of what is kept need not be kept any more: what was followed before the retention began, by something of which nobody who
+/// may be right says that it came later. What lies between two of them by its time only ends neither.
+fn over(aged: &[Aged], begin: u64) -> Vec<u64> {
+    let followed = aged.iter().filter(|one| one.latest < begin).map(|one| one.version).max();
+    let is_over = |one: &&Aged| followed.is_some_and(|followed| one.version < followed);
+    aged.iter().filter(is_over).map(|one| one.key).collect()
 }
 
 impl Node {
@@ -81,7 +92,20 @@ impl Node {
         (LEARNED_MAX.saturating_sub(times.len()), LEARNED_BYTES_MAX.saturating_sub(bytes))
     }
 
-    /// Keeps a value that a register had from that time on, by the word of others; the caller has verified it, and that there is room.
+    /// How many of `known` are kept by the word of others and are none of `agreed`.
+    pub(crate) fn count_of_lone(
+        &self,
+        register: &RegisterAddress,
+        known: &BTreeMap<HeaderHash, u64>,
+        agreed: &BTreeSet<HeaderHash>,
+    ) -> usize {
+        let learned: BTreeSet<u64> =
+            self.times_in(Kind::LEARNED_PAST, register, 0, usize::MAX).into_iter().collect();
+        known.iter().filter(|(hash, time)| learned.contains(time) && !agreed.contains(hash)).count()
+    }
+
+    /// Keeps a value that a register had from that time on, by the word of others, who say nothing later of it than
+    /// `latest_seconds`; the caller has verified it, and that there is room. Returns the second under which it is shown.
     ///
     /// # Errors
     /// If the store fails, or is full: what others have is no reason to take what is kept back.
@@ -92,17 +116,21 @@ impl Node {
         &self,
         register: &RegisterAddress,
         since_seconds: u64,
+        latest_seconds: u64,
         record: &SignedRecord,
-    ) -> Result<(), Refusal> {
+    ) -> Result<u64, Refusal> {
         self.refuse_if_withdrawn()?;
         // Not while something is accepted, whose predecessor may be about to be kept under this second.
         let slot = self.registers.slot(register);
         let _state = slot.lock();
-        let Some(second) = self.free_second(register, since_seconds, record)? else { return Ok(()) };
-        let kept = Kept { since_seconds, record: record.clone() };
+        let Some(second) = self.free_second(register, since_seconds, record)? else {
+            return Ok(since_seconds);
+        };
+        let kept = Kept { since_seconds: latest_seconds, record: record.clone() };
         let key = key_in(Kind::LEARNED_PAST, register, second);
         let put = || self.store.enqueue(&key, to_envelope(&kept).into())?.wait();
-        reactor::uninterruptible(put).map_err(refusal_of)
+        reactor::uninterruptible(put).map_err(refusal_of)?;
+        Ok(second)
     }
 
     /// Takes it that a register has been what it is since that time, by the word of others, if it still is that and this node came to
@@ -132,18 +160,44 @@ impl Node {
         self.persist(register, &mut state, next)
     }
 
-    /// Forgets what was learned of a register and was replaced longer ago than the retention.
-    pub(super) fn forget_learned(&self, register: &RegisterAddress, now: u64, retention_seconds: u32) {
-        let learned = self.times_in(Kind::LEARNED_PAST, register, 0, usize::MAX);
+    /// Under which times something was learned of a register that was replaced before the retention began.
+    fn learned_over(&self, register: &RegisterAddress, begin: u64) -> Result<Vec<u64>, Refusal> {
+        let aged_in = |kind| {
+            let times = self.times_in(kind, register, 0, usize::MAX);
+            times.into_iter().take_while(|time| *time < begin).collect::<Vec<u64>>()
+        };
+        let learned = aged_in(Kind::LEARNED_PAST);
+        let mut aged = Vec::new();
         if learned.is_empty() {
-            return;
+            return Ok(Vec::new());
         }
-        let mut all = self.all_times(register, 0, usize::MAX);
-        all.push(now);
-        for time in over(&learned, &all, now.saturating_sub(retention_seconds.into())) {
+        for (kind, times) in [(Kind::PAST, aged_in(Kind::PAST)), (Kind::LEARNED_PAST, learned.clone())] {
+            for key in times {
+                aged.push(match self.read_in(kind, register, key)? {
+                    Some(Kept { since_seconds, record }) => {
+                        Aged { key, version: record.header.version, latest: since_seconds.max(key) }
+                    }
+                    // It is shown to nobody, and goes with the first that does.
+                    None => Aged { key, version: 0, latest: u64::MAX },
+                });
+            }
+        }
+        let learned: BTreeSet<u64> = learned.into_iter().collect();
+        Ok(over(&aged, begin).into_iter().filter(|time| learned.contains(time)).collect())
+    }
+
+    /// Forgets what was learned of a register and was replaced longer ago than the retention.
+    pub(super) fn forget_learned(
+        &self,
+        register: &RegisterAddress,
+        now: u64,
+        retention_seconds: u32,
+    ) -> Result<(), Refusal> {
+        for time in self.learned_over(register, now.saturating_sub(retention_seconds.into()))? {
             // If one is there for longer, no harm is done.
             drop(self.store.enqueue_remove(&key_in(Kind::LEARNED_PAST, register, time)));
         }
+        Ok(())
     }
 
     /// As `forget_learned`, of all registers: also of those in which nothing is accepted any more, of which the last value stays.
@@ -155,9 +209,7 @@ impl Node {
             let Some(first) = found.first().filter(|key| key.kind == Kind::LEARNED_PAST) else { break };
             // Its values' keys tell no more of a register than this; what it is now has a time as well, which they go without.
             let register = RegisterAddress(first.address);
-            let learned = self.times_in(Kind::LEARNED_PAST, &register, 0, usize::MAX);
-            let all = self.all_times(&register, 0, usize::MAX);
-            for some in over(&learned, &all, begin).chunks(BATCH) {
+            for some in self.learned_over(&register, begin)?.chunks(BATCH) {
                 for time in some {
                     let key = key_in(Kind::LEARNED_PAST, &register, *time);
                     self.store.remove(&key).map_err(refusal_of)?;
@@ -178,11 +230,29 @@ impl Node {
 mod tests {
     use super::*;
 
+    fn over_of(kept: &[(u64, u64, u64)], begin: u64) -> Vec<u64> {
+        let aged: Vec<Aged> =
+            kept.iter().map(|&(key, version, latest)| Aged { key, version, latest }).collect();
+        over(&aged, begin)
+    }
+
     #[test]
-    fn what_was_learned_goes_when_what_followed_it_is_older_than_the_retention_whoever_said_so() {
-        assert_eq!(over(&[10, 30], &[10, 20, 30, 100], 21), [10]);
-        assert!(over(&[10, 30], &[10, 20, 30, 100], 20).is_empty(), "the second was that until just then");
-        assert_eq!(over(&[10, 30], &[10, 20, 30], 1000), [10], "of what it was last nobody says until when");
-        assert_eq!(over(&[10, 30], &[10, 20, 30, 100], 1000), [10, 30]);
+    fn what_is_kept_goes_when_what_followed_it_is_older_than_the_retention() {
+        assert_eq!(over_of(&[(10, 1, 10), (20, 2, 20), (30, 3, 30)], 21), [10]);
+        assert!(over_of(&[(10, 1, 10), (20, 2, 20)], 20).is_empty(), "the first was that until just then");
+        assert_eq!(
+            over_of(&[(10, 1, 10), (20, 2, 20)], 1000),
+            [10],
+            "of what it was last nobody says until when"
+        );
+    }
+
+    #[test]
+    fn neither_the_earlier_of_two_times_nor_an_earlier_version_under_a_later_one_ends_what_was_there() {
+        let disputed = [(10, 1, 10), (11, 2, 500), (500, 2, 500)];
+        assert!(over_of(&disputed, 400).is_empty());
+        assert_eq!(over_of(&disputed, 501), [10]);
+        assert_eq!(over_of(&[(10, 1, 10), (20, 3, 20), (30, 2, 30)], 100), [10, 30]);
+        assert_eq!(over_of(&[(5, 0, u64::MAX), (10, 1, 10)], 11), [5], "it can't be read");
     }
 }
