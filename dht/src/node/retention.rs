@@ -9,7 +9,9 @@
 //! while cannot have at once what he could not have without it. A node keeps on its disk what it has promised, so a restart
 //! shortens nothing. What was deleted before stays as it was promised then: its tombstone says for how long. A node that has
 //! promised nothing yet is bound by what the others have promised as if it had been there: else the past would be shorter on
-//! whoever takes their place. One of three that lies binds nobody by more.
+//! whoever takes their place. One of three that lies binds nobody by more; and as one that is new may know of few at first, nothing
+//! that it hears is noted before it has been there for some moments, or has heard three. Of one or two, the longest binds: nobody can
+//! tell which of them lies.
 //!
 //! Not here: what a node does with deleted blocks ([`super::deletions`]).
 
@@ -33,6 +35,9 @@ pub const DEFAULT_SECONDS: u32 = 7 * 24 * 3600;
 
 /// Where a node notes what it has promised.
 const NOTE: Key = Key::new(Kind::NOTE, *b"hypha retention promised by node");
+
+/// Of so many one may lie, and binds nobody by more.
+const ENOUGH: usize = 3;
 
 /// For how long a node that is new asks the others again and again.
 const NEW_FOR: Duration = Duration::from_secs(20);
@@ -74,7 +79,7 @@ impl Promise {
         let mut said: Vec<&Retention> = others.iter().filter(|said| said.is_promised).collect();
         said.sort_unstable_by_key(|said| std::cmp::Reverse(said.seconds));
         // One of three may say anything, and the next longest is what somebody says who tells the truth, or less.
-        let longest = said.get(usize::from(said.len() >= 3))?;
+        let longest = said.get(usize::from(said.len() >= ENOUGH))?;
         let seconds = longest.seconds.min(RETENTION_SECONDS_MAX);
         let over_at = now_seconds.saturating_add(seconds.into());
         let shorter = said.iter().filter(|said| said.seconds >= seconds).filter_map(|said| said.shorter);
@@ -89,13 +94,20 @@ pub(super) struct Promised {
     own: Mutex<Option<Option<Promise>>>,
     /// What others had promised when it came to them.
     others: Cell<Option<Promise>>,
+    /// Of how many that is what they had promised.
+    heard: Cell<usize>,
     /// Nothing was promised before this process began, and it is not known yet what others had.
     is_new: Cell<bool>,
 }
 
 impl Default for Promised {
     fn default() -> Promised {
-        Promised { own: Mutex::new(None), others: Cell::new(None), is_new: Cell::new(false) }
+        Promised {
+            own: Mutex::new(None),
+            others: Cell::new(None),
+            heard: Cell::new(0),
+            is_new: Cell::new(false),
+        }
     }
 }
 
@@ -146,7 +158,8 @@ impl Node {
     /// For the disk: the first time, and when something has changed.
     pub fn retention(&self) -> Result<(u32, Option<(u32, u64)>), Refusal> {
         self.look_at_retention()?;
-        let promise = self.promised_retention()?.or(self.promised.others.get());
+        let known = [self.promised.others.get(), self.promised_retention()?];
+        let promise = known.into_iter().flatten().max_by_key(|promise| promise.seconds);
         let wanted = || self.wanted_retention().unwrap_or(DEFAULT_SECONDS);
         let promise = promise.unwrap_or_else(|| Promise { seconds: wanted(), next: None });
         Ok((promise.seconds, promise.next))
@@ -179,8 +192,15 @@ impl Node {
     /// moments it may know of some only, so then it is to ask again.
     pub(crate) fn hear_retentions(&self, others: &[Retention], is_all: bool) {
         let promise = Promise::of_others(others, now_seconds());
-        let known = [promise, self.promised.others.get()].into_iter().flatten();
-        self.promised.others.set(known.max_by_key(|promise| promise.seconds));
+        let count = others.iter().filter(|said| said.is_promised).count();
+        // What more of them say takes the place of what fewer said, one of whom may have lied.
+        let is_of_as_many = count == self.promised.heard.get();
+        let known = self.promised.others.get().filter(|_| is_of_as_many);
+        if count >= self.promised.heard.get() {
+            self.promised.heard.set(count);
+            let promise = [promise, known].into_iter().flatten().max_by_key(|promise| promise.seconds);
+            self.promised.others.set(promise);
+        }
         // One that never answers keeps nobody from having been there for a while.
         let age = reactor::now().saturating_duration_since(self.started);
         self.promised.is_new.set(age < NEW_FOR || (!is_all && age < 10 * NEW_FOR));
@@ -216,6 +236,12 @@ impl Node {
         let others = self.promised.others.get();
         let bound = [before, others].into_iter().flatten().max_by_key(|promise| promise.seconds);
         let promise = Promise::heard(bound, wanted, now_seconds());
+        // What few say may have to give way to what more of them say.
+        let age = reactor::now().saturating_duration_since(self.started);
+        let is_early = age < NEW_FOR && self.promised.heard.get() < ENOUGH;
+        if others.is_some() && self.promised.is_new.get() && is_early {
+            return Ok(promise);
+        }
         // Who promises nothing, and has promised nothing, is bound by nothing.
         if before != Some(promise) && (before.is_some() || promise.seconds > 0) {
             // Nothing can be deleted without it.
@@ -223,8 +249,9 @@ impl Node {
             let put = || self.store.enqueue_with(&NOTE, to_envelope(&promise).into(), options)?.wait();
             reactor::uninterruptible(put).map_err(refusal_of)?;
             *known = Some(Some(promise));
-            self.promised.others.set(None);
         }
+        // It is in that, as far as it binds.
+        self.promised.others.set(None);
         Ok(promise)
     }
 }
@@ -299,6 +326,33 @@ mod tests {
             assert_eq!(node.retention(), Ok((WEEK, Some((DAY, from)))));
             reactor::sleep(Duration::from_secs(5001));
             assert_eq!(node.promise_retention(), Ok(DAY));
+        });
+    }
+
+    #[test]
+    fn whom_a_new_node_hears_first_does_not_bind_it_once_it_hears_more() {
+        sim::run(1, SimConfig::default(), |_| {
+            let says = |seconds| Retention { seconds, shorter: None, held_bytes: 0, is_promised: true };
+            let (liar, honest) = (says(10 * WEEK), says(WEEK));
+            let store: Rc<dyn Store> = Rc::new(MemoryStore::new());
+            let start = || {
+                let node = Node::new(NodeId([1; 32]), store.clone(), Gate::Open, 3);
+                node.say_retention(WEEK);
+                node
+            };
+            let node = start();
+            assert_eq!(node.is_to_ask_for_retention(), Ok(true));
+            node.hear_retentions(&[liar], true);
+            assert_eq!(node.promise_retention(), Ok(10 * WEEK), "until it knows more");
+            node.hear_retentions(&[liar, honest, honest], true);
+            assert_eq!(node.promise_retention(), Ok(WEEK));
+            node.hear_retentions(&[liar], false);
+            assert_eq!(node.promise_retention(), Ok(WEEK), "fewer answered");
+            reactor::sleep(2 * NEW_FOR);
+            node.hear_retentions(&[liar, honest, honest], true);
+            assert_eq!(node.promise_retention(), Ok(WEEK));
+            assert!(node.say_for_how_long().unwrap().is_promised);
+            assert_eq!(start().promise_retention(), Ok(WEEK));
         });
     }
 
