@@ -286,7 +286,7 @@ impl World {
                     *behind += 1;
                     reading.on_loss(acceptor);
                 } else {
-                    met.enter(shown.as_ref());
+                    met.enter(acceptor, shown.as_ref());
                     match as_accepted(shown) {
                         Some(learned) if *is_learned => reading.on_learned(acceptor, learned),
                         accepted => reading.on_answer(acceptor, accepted),
@@ -297,7 +297,7 @@ impl World {
                 }
             }
             (Phase::Preparing(ballot, preparing, met), Answer::Promise(_, shown)) => {
-                met.enter(shown.as_ref());
+                met.enter(acceptor, shown.as_ref());
                 preparing.on_promise(acceptor, as_accepted(shown));
                 if let Verdict::Done(value) = preparing.verdict() {
                     let (ballot, met) = (*ballot, met.clone());

@@ -164,7 +164,9 @@ impl World {
             return;
         }
         let mut met = Met::new(quorum);
-        views.iter().for_each(|view| met.enter(view.accepted.as_ref().map(|accepted| &accepted.value)));
+        for (other, view) in views.iter().enumerate() {
+            met.enter(other, view.accepted.as_ref().map(|accepted| &accepted.value));
+        }
         let values = || views.iter().filter_map(|view| Some(&view.accepted.as_ref()?.value));
         let list = values().map(|value| value.list).max().unwrap_or(0);
         let said = values().map(|value| &self.accepts[&value.at]).filter(|of| names(list, of.by));

@@ -37,7 +37,7 @@
 use crate::block::mutable::{AccessList, Genesis};
 use crate::block::proposal::{InForce, Proposed};
 use crate::block::signed::Signed;
-use crate::paxos::{Ballot, Quorum, Value};
+use crate::paxos::{Ballot, Quorum, Value, Voters};
 
 /// What whoever goes on with a round knows of lists of writers. A trait, since the model in [`crate::paxos`] decides by the
 /// same rules over values of its own.
@@ -79,19 +79,22 @@ impl Lists<Proposed> for Known<'_> {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Met<V> {
     quorum: Quorum,
-    answer_count: usize,
+    answered: Voters,
     accepted: Vec<V>,
 }
 
 impl<V: Value> Met<V> {
     pub(crate) fn new(quorum: Quorum) -> Met<V> {
-        Met { quorum, answer_count: 0, accepted: Vec::new() }
+        Met { quorum, answered: Voters::default(), accepted: Vec::new() }
     }
 
-    /// A member has answered: this is what it has accepted.
-    pub(crate) fn enter(&mut self, accepted: Option<&V>) {
-        self.answer_count += 1;
-        self.accepted.extend(accepted.cloned());
+    /// The member at `index` has answered: this is what it has accepted. An answer that comes twice is one member's: to count it
+    /// as another's, who has not answered, would be to say that this one does not hold the latest value.
+    pub(crate) fn enter(&mut self, index: usize, accepted: Option<&V>) {
+        if !self.answered.contains(index) {
+            self.answered.add(index);
+            self.accepted.extend(accepted.cloned());
+        }
     }
 
     /// Whether further answers could show that `latest` is to be left out.
@@ -121,6 +124,63 @@ impl<V: Value> Met<V> {
         let ballot = lists.ballot(value);
         let may_have_held = |other: &&V| other.identity() == value.identity() || lists.ballot(other) > ballot;
         let holders = self.accepted.iter().filter(may_have_held).count();
-        holders + (self.quorum.members - self.answer_count.min(self.quorum.members)) >= self.quorum.needed
+        let silent = self.quorum.members - self.answered.count();
+        holders + silent >= self.quorum.needed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was accepted in a round, and whether somebody has a hand in it who was put out.
+    #[derive(Clone, PartialEq, Debug)]
+    struct Held {
+        round: u64,
+        is_off: bool,
+    }
+
+    impl Value for Held {
+        type Identity = u64;
+
+        fn identity(&self) -> u64 {
+            self.round
+        }
+
+        fn may_replace(&self, _: &Held) -> bool {
+            true
+        }
+    }
+
+    struct Newest;
+
+    impl Lists<Held> for Newest {
+        fn ballot(&self, value: &Held) -> Ballot {
+            Ballot { round: value.round, ..Ballot::ZERO }
+        }
+
+        fn puts_out(&self, value: &Held) -> bool {
+            value.is_off
+        }
+
+        fn voids(&self, _: &Held) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn an_answer_that_comes_twice_does_not_leave_out_what_may_be_chosen() {
+        let with_list = Held { round: 4, is_off: false };
+        let from_before = Held { round: 5, is_off: true };
+        let mut met = Met::new(Quorum::majority(3));
+        met.enter(0, Some(&with_list));
+        met.enter(1, Some(&from_before));
+        met.enter(0, Some(&with_list));
+        // The third member may hold it too.
+        assert!(met.is_in_doubt(&from_before, &Newest));
+        assert_eq!(met.decide(from_before.clone(), &Newest), from_before);
+        met.enter(2, None);
+        assert!(!met.is_in_doubt(&from_before, &Newest));
+        assert_eq!(met.decide(from_before, &Newest), with_list);
     }
 }

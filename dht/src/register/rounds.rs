@@ -196,7 +196,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             };
             match answer.and_then(|accepted| self.checked(accepted)) {
                 Ok(accepted) => {
-                    met.enter(accepted.as_ref().map(|accepted| &accepted.value));
+                    met.enter(index, accepted.as_ref().map(|accepted| &accepted.value));
                     round.on_promise(index, accepted);
                 }
                 Err(failure) => {
@@ -299,7 +299,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             let Some(Ok((index, answer))) = next else { break None };
             match answer.and_then(|view| self.checked_view(membership, view)) {
                 Ok((accepted, is_learned)) => {
-                    met.enter(accepted.as_ref().map(|accepted| &accepted.value));
+                    met.enter(index, accepted.as_ref().map(|accepted| &accepted.value));
                     match accepted {
                         Some(learned) if is_learned => round.on_learned(index, learned),
                         accepted => round.on_answer(index, accepted),

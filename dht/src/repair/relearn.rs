@@ -137,14 +137,15 @@ impl<O: Overlay + 'static> Repair<O> {
         let mut met = Met::new(quorum);
         let mut values: Vec<Proposed> = Vec::new();
         let mut votes: Vec<(Ballot, HeaderHash)> = Vec::new();
-        for view in views {
+        // Each is another member's.
+        for (index, view) in views.into_iter().enumerate() {
             let is_vote = view.as_ref().is_some_and(|view| view.learned.is_none());
             let accepted = view.and_then(|view| view.accepted).filter(|accepted| {
                 accepted.proposal.ballot.epoch == membership.epoch()
                     && accepted.proposal.list >= membership.first_list()
                     && accepted.verify(&membership.genesis, None).is_ok()
             });
-            met.enter(accepted.as_ref());
+            met.enter(index, accepted.as_ref());
             votes.extend(accepted.as_ref().filter(|_| is_vote).map(vote_of));
             values.extend(accepted);
         }
