@@ -67,7 +67,7 @@ fn what_a_rollback_takes_the_place_of_another_one_brings_back() {
     // What was fsynced a moment ago, and nobody keeps for the retention.
     write(&drive, "precious");
     let back = printed(&home, &["rollback", "--to", &first]);
-    assert!(back.contains("the drive is what it was at"), "{back}");
+    assert!(back.contains("the drive is what it was "), "{back}");
     eventually("the drive is what it was", SOON, || is_there(&drive, "first") && !is_there(&drive, &last));
     assert!(!is_there(&drive, "precious"));
     let id = back.split("what it was until now is ").nth(1).and_then(|rest| rest.split(':').next());

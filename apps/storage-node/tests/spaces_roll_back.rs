@@ -90,7 +90,7 @@ fn a_space_is_what_it_was_and_nobody_comes_back_by_that() {
     late.stdin.take().unwrap().write_all(b"late").unwrap();
     let said = printed(&bobs, &to_first);
     signal(bob.pid(), Signal::CONT);
-    assert!(said.contains("the space band is what it was at"), "{said}");
+    assert!(said.contains("the space band is what it was "), "{said}");
     eventually("it is what it was", SOON, || has(&ours, "first") && !ours.join(&last).exists());
     assert!(!ours.join("precious").exists() && has(&a, "of the drive"));
     assert!(late.wait().unwrap().success());
