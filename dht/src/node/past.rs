@@ -6,13 +6,11 @@
 //!
 //! **Which ones, a writer has no say in.** Of each *slot*, a thousandth of the retention by this node's clock, which is ten minutes of a
 //! week, the last value is kept that was accepted in it. Beside it the one after which, in that slot, another writer came first:
-//! as a rule that is the one right before an attack. And of the register's owner, after whom everybody else comes who attacks, some of
-//! those after which another writer came: the first ones, and then one of each eighth of the slot. However many commits somebody
-//! makes, and in whichever ballots and versions, what was the newest at the end of a slot before his first is kept for the
-//! whole retention, and of the owner's what was it an eighth of a slot before; and their count has a bound. Whoever prepares for it
-//! may have what other writers committed in the same slot before be lost.
+//! as a rule that is the one right before an attack. However many commits somebody makes, and in whichever ballots and versions, what was
+//! the newest at the end of a slot before his first is kept for the whole retention, and their count has a bound. Whoever
+//! prepares for it may have what others committed in the same slot before be lost.
 //!
-//! It costs one more write for each slot in which something was accepted, or some where several write. If the disk does not take
+//! It costs one more write for each slot in which something was accepted, or two where several write. If the disk does not take
 //! that, the new value is refused: so a full disk loses none either.
 //!
 //! Values are kept as their writers signed them, with the list of writers that they went by: any reader can verify them. When
@@ -35,20 +33,11 @@ use crate::store::{Key, Kind, PutOptions, StoreError};
 /// How many values one answer lists: some 150 bytes each, and a read of the disk.
 pub const PAST_LISTED_MAX: usize = 128;
 
-/// Into how many slots the retention is cut: two values of each, of some 2 KiB if they are a drive's roots, are 4 MiB; where the owner
-/// and others write in turns all the time it is up to 26.
+/// Into how many slots the retention is cut: two values of each, of some 2 KiB if they are a drive's roots, are 4 MiB.
 const SLOT_COUNT: u64 = 1008;
 
-/// How many of one slot are kept beside its last, if another writer came after each of them: of these all are the owner's but perhaps the
-/// first.
-const IN_SLOT_MAX: usize = 12;
-
-/// So many of them are kept wherever in the slot they are, and the others only an eighth of it after the one before.
-const AT_ONCE_MAX: usize = 4;
-const SPREAD: u64 = 8;
-
 /// How many are kept of one register at most, however the clock goes.
-const KEPT_MAX: usize = (IN_SLOT_MAX + 1) * SLOT_COUNT as usize + 16;
+const KEPT_MAX: usize = 2 * SLOT_COUNT as usize + 16;
 
 /// Keys looked at between two yields.
 const BATCH: usize = 256;
@@ -80,23 +69,12 @@ fn superfluous(times: &[u64], now: u64, retention_seconds: u32) -> Vec<u64> {
     let slot = |time: &u64| time / slot_seconds(retention_seconds);
     let is_superfluous = |(index, time): (usize, &u64)| {
         let is_over = times.get(index + 1).copied().unwrap_or(now) < begin;
-        // After a retention that was shorter there are more to a slot: the first ones stay, too, which may be other writers'.
-        let before = index.checked_sub(IN_SLOT_MAX).map(|index| slot(&times[index]));
+        // After a retention that was shorter there are more to a slot: the first stays, too, which may be another writer's.
+        let before = index.checked_sub(1).map(|index| slot(&times[index]));
         let is_between = before == Some(slot(time)) && times.get(index + 1).map(slot) == Some(slot(time));
         (is_over || is_between || times.len() - index > KEPT_MAX).then_some(*time)
     };
     times.iter().enumerate().filter_map(is_superfluous).collect()
-}
-
-/// Whether the value that was accepted at `since`, after which another writer comes, is kept beside those of its slot that are
-/// kept under `times`, for that reason.
-fn is_kept_before_another(times: &[u64], since: u64, is_owners: bool, slot_seconds: u64) -> bool {
-    let is_apart = || times.last().is_none_or(|last| since.saturating_sub(*last) >= slot_seconds / SPREAD);
-    match times.len() {
-        0 => true,
-        count if count < AT_ONCE_MAX => is_owners,
-        count => is_owners && count < IN_SLOT_MAX && is_apart(),
-    }
 }
 
 fn key(register: &RegisterAddress, since_seconds: u64) -> Key {
@@ -140,12 +118,8 @@ impl Node {
         let (now, slot) = (now_seconds(), slot_seconds(retention));
         let is_last_of_slot = since / slot != now / slot;
         let is_of_another = newer.record.header.writer != accepted.record.header.writer;
-        let is_owners = accepted.record.header.writer == next.membership.genesis.owner;
-        let is_one_before = || {
-            let times = self.past_times(register, now - now % slot, IN_SLOT_MAX);
-            is_kept_before_another(&times, since, is_owners, slot)
-        };
-        let is_kept = is_last_of_slot || (is_of_another && is_one_before());
+        let is_first_such = || self.past_times(register, now - now % slot, 1).is_empty();
+        let is_kept = is_last_of_slot || (is_of_another && is_first_such());
         if !is_kept {
             return Ok(());
         }

@@ -40,7 +40,7 @@ Examples:
 
 Each line is a state in which the drive, or the space, was within the retention: what to call it, since when (UTC, by the nodes' clocks), the version,
 who stored it, and how many nodes say so. The nodes keep the last of each thousandth of the retention, which is ten minutes of a
-week, what there was before another writer came first in that, and of what the owner stored before another did some more. What is in it, its writer's key has signed; when it was,
+week, and what there was before another writer came first in that. What is in it, its writer's key has signed; when it was,
 only the nodes say, and one of them alone may lie.";
 
 /// Options of `past`.

@@ -51,15 +51,15 @@ fn what_was_the_newest_at_any_time_of_the_retention_is_there_to_the_slot() {
             );
         }
         assert!(kept.iter().all(|time| *time + slot + 2 * step as u64 > begin));
-        assert!(kept.len() <= 2 * 1008 + 4, "{}", kept.len());
+        assert!(kept.len() <= 1008 + 4, "{}", kept.len());
     }
 }
 
 #[test]
-fn a_longer_retention_has_longer_slots_and_of_each_the_first_ones_and_the_last_stay() {
-    let times: Vec<u64> = (0..20).map(|number| NOW + 20 * number).collect();
-    let gone = superfluous(&times, NOW + 400, 7 * DAY);
-    assert_eq!(gone, times[IN_SLOT_MAX..19]);
+fn a_longer_retention_has_longer_slots_and_of_each_the_first_and_the_last_stay() {
+    let times: Vec<u64> = (0..10).map(|number| NOW + 60 * number).collect();
+    let gone = superfluous(&times, NOW + 600, 7 * DAY);
+    assert_eq!(gone, times[1..9]);
 }
 
 #[test]
@@ -155,36 +155,6 @@ fn a_thief_that_commits_without_end_pushes_nothing_out() {
         story.commit(THIEF, b"nothing");
         story.commit(OWNER, b"nothing");
         assert!(story.past().iter().all(|entry| entry.version != before));
-    });
-}
-
-#[test]
-fn what_the_owner_did_right_before_an_attack_is_kept_although_the_thief_had_been_there_in_the_same_slot() {
-    simulated(|| {
-        let mut story = Story::new(7 * DAY);
-        story.commit(OWNER, b"first");
-        // A mount enters, and leaves again, as mounts do.
-        story.commit(THIEF, b"here");
-        let mut good = Vec::new();
-        for _ in 0..3 {
-            reactor::sleep(std::time::Duration::from_secs(2));
-            good.push(story.commit(OWNER, b"and a snapshot"));
-            story.commit(THIEF, b"nothing");
-        }
-        // However long it goes on, to an eighth of the slot.
-        let mut last = Vec::new();
-        for _ in 0..200 {
-            reactor::sleep(std::time::Duration::from_secs(1));
-            last.push((now_seconds(), story.commit(OWNER, b"a snapshot")));
-            story.commit(THIEF, b"nothing");
-        }
-        let past = story.past();
-        let is_kept = |record: &SignedRecord| past.iter().any(|entry| entry.header_hash == record.hash());
-        assert!(good[..2].iter().all(is_kept), "{past:?}");
-        let (end, _) = last[last.len() - 1];
-        let youngest = last.iter().rev().find(|(_, record)| is_kept(record)).map(|(at, _)| end - at);
-        assert!(youngest.is_some_and(|age| age <= 604 / SPREAD + 2), "{youngest:?}");
-        assert!(past.len() <= 2 * (IN_SLOT_MAX + 1), "{}", past.len());
     });
 }
 
