@@ -18,6 +18,7 @@ pub mod mount;
 pub mod nowhere;
 mod numbers;
 pub mod operations;
+pub mod owners;
 pub mod past;
 mod posix_acl;
 mod silence;

@@ -24,6 +24,7 @@ use rustix::mount::UnmountFlags;
 use crate::fuse::mount_table::{self, MountEntry};
 use crate::fuse::{Session, SessionError};
 use crate::operations::Operations;
+use crate::owners::{AllMine, Myself, Owners};
 
 /// The type that `mount` and `df -T` show.
 const KIND: &str = "fuse.hypha";
@@ -45,6 +46,8 @@ pub struct MountOptions {
     /// Other users may look too, subject to permissions; needs `user_allow_other` in /etc/fuse.conf. What root mounts
     /// is for everyone anyway, like any other file system.
     pub allow_other: bool,
+    /// Whose files it says they are.
+    pub owners: Owners,
     /// Take the place of what a crashed process has left at the mountpoint.
     pub replace_stale: bool,
 }
@@ -117,6 +120,8 @@ pub struct Mount {
     /// The kernel's number for it, to tell it from what someone may mount over it.
     device: Option<String>,
     session: Option<Session>,
+    /// Whose all is that it shows, if it says so.
+    all_is_of: Option<Myself>,
     is_over: Cell<bool>,
     /// Below it is what a process left that died.
     is_on_dead: bool,
@@ -135,8 +140,9 @@ impl Mount {
     pub fn new(mountpoint: &Path, options: &MountOptions) -> Result<Mount, MountError> {
         let (path, copy) = (mountpoint.to_owned(), options.clone());
         let (mountpoint, device, is_on_dead) = reactor::offload(move || mount(&path, &copy))?;
-        let mut mount =
-            Mount { mountpoint, device: None, session: None, is_over: Cell::new(false), is_on_dead };
+        let all_is_of = options.owners.of_mount(options.allow_other);
+        let is_over = Cell::new(false);
+        let mut mount = Mount { mountpoint, device: None, session: None, all_is_of, is_over, is_on_dead };
         // From here on dropping `mount` unmounts.
         mount.device = mount_table::find(&mount.mountpoint).ok().flatten().map(|entry| entry.device);
         mount.session = Some(Session::new(device).map_err(|source| MountError::Io {
@@ -150,6 +156,11 @@ impl Mount {
     /// Where it is mounted: absolute, without symlinks.
     pub fn mountpoint(&self) -> &Path {
         &self.mountpoint
+    }
+
+    /// Whether it says of every file that it is the user's who mounted it.
+    pub fn shows_all_as_mine(&self) -> bool {
+        self.all_is_of.is_some()
     }
 
     /// Answers the kernel until the volume is unmounted, by [`unmount`](Mount::unmount), `umount` or `fusermount3 -u`;
@@ -167,6 +178,10 @@ impl Mount {
     /// Until then.
     pub fn serve(&self, operations: Rc<dyn Operations>) -> Result<(), SessionError> {
         let Some(session) = &self.session else { return Ok(()) };
+        let operations = match &self.all_is_of {
+            Some(myself) => Rc::new(AllMine { operations, myself: myself.clone() }),
+            None => operations,
+        };
         let served = session.serve(&*operations, || self.tune());
         if served.is_ok() {
             self.is_over.set(true);

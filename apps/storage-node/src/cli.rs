@@ -11,6 +11,7 @@ mod listen;
 mod membership;
 mod netcheck;
 mod node;
+mod owners;
 mod past;
 mod pins;
 mod reach;
@@ -35,6 +36,7 @@ pub(crate) use listen::ListenAt;
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use netcheck::Netcheck;
 pub(crate) use node::{Node, NodeAction};
+pub(crate) use owners::OwnersOption;
 pub(crate) use past::{Past, Retention, Rollback};
 pub(crate) use pins::{PinOptions, PinsOptions};
 pub(crate) use reach::{DiscoveryOption, MappingOption};
@@ -317,6 +319,8 @@ pub(crate) struct Up {
     /// Let other users of this machine look too, subject to permissions; what root mounts is for all anyway
     #[arg(long)]
     pub(crate) allow_other: bool,
+    #[command(flatten)]
+    pub(crate) owners: OwnersOption,
     /// Let fsync return once this machine's journal holds the change, before the nodes do
     #[arg(long)]
     pub(crate) write_back: bool,
@@ -452,6 +456,8 @@ pub(crate) struct Mount {
     /// Let other users of this machine look too, subject to permissions; what root mounts is for all anyway
     #[arg(long)]
     pub(crate) allow_other: bool,
+    #[command(flatten)]
+    pub(crate) owners: OwnersOption,
     /// Let fsync return once this machine's journal holds the change, before the nodes do
     #[arg(long)]
     pub(crate) write_back: bool,

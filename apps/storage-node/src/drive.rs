@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use filesystem::fuse::SessionError;
 use filesystem::mount::{Mount, MountOptions, Unmounted};
-use filesystem::operations::Operations;
+use filesystem::operations::{Inode, Operations};
+use filesystem::owners::{self, Owners};
 use filesystem::past::WithPast;
 use filesystem::spaces::WithSpaces;
 use filesystem::volume::Volume;
@@ -46,6 +47,8 @@ pub(crate) struct Place<'a> {
     pub(crate) source: String,
     /// Other users may look too.
     pub(crate) allow_other: bool,
+    /// Whose files it says they are.
+    pub(crate) owners: Owners,
     /// What opens the spaces in it; `None` for a snapshot, which cannot be changed, and has neither snapshots nor spaces.
     pub(crate) spaces: Option<Rc<Spaces>>,
 }
@@ -61,7 +64,7 @@ pub(crate) struct Place<'a> {
 pub(crate) fn serve(
     volume: Rc<Volume>,
     directory: &Path,
-    Place { mountpoint, source, allow_other, spaces }: &Place<'_>,
+    Place { mountpoint, source, allow_other, owners, spaces }: &Place<'_>,
     stop: &Stop,
     ready: impl FnOnce(),
 ) -> Result<(), Failure> {
@@ -69,6 +72,7 @@ pub(crate) fn serve(
         fs_name: source.clone(),
         read_only: spaces.is_none(),
         allow_other: *allow_other,
+        owners: *owners,
         replace_stale: true,
     };
     let mount = Mount::new(mountpoint, &options)?;
@@ -104,7 +108,9 @@ pub(crate) fn serve(
         });
         let rights = scope.spawn(|| spaces.iter().for_each(|spaces| spaces.tell_of_rights()));
         ready();
+        let top = scope.spawn(|| tell_of_the_top(&mount, &volume));
         let reason = stop.wait();
+        top.terminate();
         rights.terminate();
         looker.terminate();
         keeper.terminate();
@@ -148,6 +154,22 @@ pub(crate) fn serve(
     });
     note.ended(&outcome);
     outcome.into_result()
+}
+
+/// Says so if who mounts can make nothing at the drive's top, as it is another number's: nobody else says why.
+fn tell_of_the_top(mount: &Mount, volume: &Volume) {
+    if mount.shows_all_as_mine() || !volume.may_change() {
+        return;
+    }
+    let Ok(top) = volume.attributes(Inode::ROOT) else { return };
+    if !owners::may_change_names(&top) {
+        let user = rustix::process::geteuid().as_raw();
+        say(format_args!(
+            "the top of the drive belongs to user {} (mode {:o}), and you are user {user}: you can make nothing there. `--owners mine` shows \
+             you all as yours; or whoever is that user says `chmod 1777` of it",
+            top.uid, top.mode
+        ));
+    }
 }
 
 /// Unmounts, if nobody has yet, and cuts off whoever keeps the kernel's end of it alive. An error says why something that

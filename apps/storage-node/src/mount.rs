@@ -51,7 +51,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let plan = Plan::make(&base, Some(directory.path()), options.cache, Usual::ShareOfTheDisk)?;
     let seen_directory = settings.seen_directory().unwrap_or_else(|| directory.path().to_owned());
     let mountpoint = mountpoint::prepare(&options.drive)?;
-    let (allow_other, at, mapping) = (options.allow_other, options.at.clone(), options.mapping);
+    let (allow_other, owners) = (options.allow_other, options.owners.of_mount());
+    let (at, mapping) = (options.at.clone(), options.mapping);
     let keep = if at.is_some() { Keep::Nothing } else { Keep::of(options.write_back) };
     let (accept_rollback, grace) = (options.accept_rollback, options.replace_after);
     // A state that nodes keep is had without the root, which may be lost.
@@ -165,7 +166,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             }
         });
         let source = settings.network.mark();
-        let place = Place { mountpoint: &mountpoint, source, allow_other, spaces };
+        let place = Place { mountpoint: &mountpoint, source, allow_other, owners, spaces };
         let result = drive::serve(volume, directory.path(), &place, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
             say(format_args!(

@@ -88,6 +88,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     let directory = ClientDirectory::take_in(home.path())?;
     let plan = Plan::make(home.path(), Some(directory.path()), options.cache, Usual::None)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
+    let owners = options.owners.of_mount();
     let (allow_other, grace, when) = (options.allow_other, options.replace_after, options.relay.when);
     let (mapping, discovery) = (options.mapping, options.discovery);
     let (listen, says, accept_copy) = (options.listen, options.says.clone(), options.accept_copy);
@@ -149,7 +150,8 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
                 let of_spaces = ReplacingSpaces::start(&home, &store, &nodes, grace);
                 let what = "the drive's root".to_owned();
                 let replacing = seen.as_ref().and_then(|seen| Replacing::start(seen, what, nodes, grace));
-                let place = Place { mountpoint: &mountpoint, source, allow_other, spaces: Some(spaces) };
+                let spaces = Some(spaces);
+                let place = Place { mountpoint: &mountpoint, source, allow_other, owners, spaces };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
                     announce(&mountpoint, &copies);
                     if relays {
