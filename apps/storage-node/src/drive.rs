@@ -77,7 +77,7 @@ pub(crate) fn serve(
     };
     let mount = Mount::new(mountpoint, &options)?;
     let device = mountpoint::drive_at(mount.mountpoint()).map(|entry| entry.device).unwrap_or_default();
-    let mut note = Note::leave(mount.mountpoint());
+    let mut note = Note::leave(mount.mountpoint(), source);
     let with_past = Rc::new(WithPast::new(volume.clone()));
     let show = |spaces: &Rc<Spaces>| WithSpaces::new(volume.clone(), with_past.clone(), spaces.clone());
     let with_spaces = spaces.as_ref().map(show);

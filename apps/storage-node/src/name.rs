@@ -1,14 +1,19 @@
 //! A path within the drive, as people say it.
 //!
 //! The short way is the path within the drive, from wherever one stands. What a shell completes is the path through the
-//! place where the drive is mounted: that is taken as well, where the table of mounts says that it is this drive. Nothing
-//! is asked of the drive itself, which may be away.
+//! place where the drive is mounted: that is taken as well, where the table of mounts says that it is this drive, through symbolic
+//! links too; or where this user had it mounted last, if the path can't be meant otherwise. What could be either is refused, and how to
+//! say each is told. Of the drive itself only that is asked, and not waited for: it may be away.
 
 use std::env;
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use filesystem::format::Shown;
 use filesystem::fuse::mount_table::{self, MountEntry};
@@ -18,6 +23,13 @@ use crate::client;
 use crate::errors::Failure;
 use crate::mountpoint;
 use crate::network::Network;
+use crate::outcome;
+use crate::output;
+
+/// How long a mounted drive is asked whether it has a name. Most are known on this machine.
+const ASKED_FOR: Duration = Duration::from_secs(1);
+/// As many symbolic links as the kernel follows.
+const LINKS_MAX: usize = 40;
 
 /// A path within the drive that is not the drive itself, or one within a space that is not the space itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,30 +138,93 @@ fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
 /// empty one.
 ///
 /// # Errors
-/// `Failure::Name`: no path can be so, or it is of another drive, or of none.
+/// `Failure::Name`: no path can be so, or it is of another drive, or of none, or may be either of two.
 pub(crate) fn within(text: &OsStr, network: &Network) -> Result<Vec<u8>, Failure> {
     let bad = |reason| Failure::Name { name: shown_of(text), reason };
     let directory = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let whole = without_dots(&directory.join(text));
+    let whole = up_to_a_drive(&without_dots(&directory.join(text)));
     let mount = mount_table::covering(&whole).ok().flatten().filter(mountpoint::is_drive);
     let is_from_here = starts_with_dot(text);
+    let is_said_in_full = is_from_here || Path::new(text).is_absolute();
     // Someone in the drive's directory says paths within the drive, and means those from its top.
-    let is_through_the_mount = |mount: &MountEntry| {
-        is_from_here
-            || Path::new(text).is_absolute()
-            || mount.mountpoint.starts_with(&directory) && mount.mountpoint != directory
+    let is_through_the_mount =
+        |mount: &MountEntry| is_said_in_full || !directory.starts_with(&mount.mountpoint);
+    let rest_of = |mountpoint: &Path| {
+        let rest = whole.strip_prefix(mountpoint).unwrap_or(Path::new(""));
+        check(rest.as_os_str().as_bytes()).map_err(bad)
     };
     match mount.filter(is_through_the_mount) {
         Some(mount) if mount.source == OsStr::new(&network.mark()) => {
-            let rest = whole.strip_prefix(&mount.mountpoint).unwrap_or(Path::new(""));
-            check(rest.as_os_str().as_bytes()).map_err(bad)
+            let first = Path::new(text).components().next();
+            if !is_said_in_full && first.is_some_and(|first| is_there(mount.mountpoint.join(first))) {
+                return Err(bad(
+                    "it may be through the place where the drive is mounted, or begin in the drive, which has that name too: say ./PATH for \
+                     the former, and /PATH for the latter",
+                ));
+            }
+            rest_of(&mount.mountpoint)
         }
         Some(_) => Err(bad("it lies in a drive of another network: say whose with --home")),
-        None if is_from_here => {
-            Err(bad("it lies in no mounted drive: say the path within the drive, as `ls` shows it there"))
+        None => {
+            let last = whole.ancestors().find(|place| outcome::last_drive_at(place) == Some(network.mark()));
+            match last.filter(|place| !directory.starts_with(place)) {
+                Some(mountpoint) if is_said_in_full => rest_of(mountpoint),
+                // Through a mount that is there it would be that; without one it is what it says.
+                Some(mountpoint) => {
+                    output::warn(format_args!(
+                        "{} is looked for as a path from the drive's top, since no drive is mounted at {} now: for the one through there \
+                         say ./PATH",
+                        shown_of(text),
+                        mountpoint.display()
+                    ));
+                    check(text.as_bytes()).map_err(bad)
+                }
+                None if is_from_here => Err(bad(
+                    "it lies in no mounted drive: say the path within the drive, as `ls` shows it there",
+                )),
+                None => check(text.as_bytes()).map_err(bad),
+            }
         }
-        None => check(text.as_bytes()).map_err(bad),
     }
+}
+
+/// Whether there is something; not waited for where that is not known soon.
+fn is_there(path: PathBuf) -> bool {
+    let (sender, answer) = mpsc::channel();
+    thread::spawn(move || sender.send(fs::symlink_metadata(path).is_ok()));
+    answer.recv_timeout(ASKED_FOR).unwrap_or(false)
+}
+
+/// Follows the symbolic links on the way to a drive, and asks nothing of what lies in one.
+fn up_to_a_drive(path: &Path) -> PathBuf {
+    let mut left: Vec<PathBuf> = vec![path.into()];
+    let mut found = PathBuf::new();
+    let mut links = 0;
+    while let Some(part) = left.pop() {
+        let mut components = part.components();
+        let Some(component) = components.next() else { continue };
+        left.push(components.as_path().into());
+        match component {
+            Component::ParentDir => drop(found.pop()),
+            Component::CurDir => {}
+            other => {
+                let next = found.join(other);
+                match fs::read_link(&next) {
+                    Ok(target) if links < LINKS_MAX => {
+                        links += 1;
+                        left.push(target);
+                        continue;
+                    }
+                    _ => found = next,
+                }
+                if mountpoint::drive_at(&found).is_some() {
+                    break;
+                }
+            }
+        }
+    }
+    found.extend(left.into_iter().rev());
+    found
 }
 
 fn starts_with_dot(text: &OsStr) -> bool {
@@ -218,6 +293,21 @@ mod tests {
         );
         assert_eq!((below.whole().as_str(), below.shown().as_str()), ("band/c\\n\\xe9", "c\\n\\xe9"));
         assert_eq!(Name::below(b"band/", b""), None);
+    }
+
+    #[test]
+    fn links_on_the_way_are_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let top = fs::canonicalize(place.path()).unwrap();
+        fs::create_dir_all(top.join("a/b")).unwrap();
+        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, top.join(name)).unwrap();
+        link("a/b", "to b");
+        link("../to b", "a/again");
+        link("round", "round");
+        for (said, found) in [("to b/c/d", "a/b/c/d"), ("a/again", "a/b"), ("nothing/x", "nothing/x")] {
+            assert_eq!(up_to_a_drive(&top.join(said)), top.join(found), "{said}");
+        }
+        assert_eq!(up_to_a_drive(&top.join("round/x")).file_name(), Some(OsStr::new("x")), "and it ends");
     }
 
     #[test]

@@ -190,6 +190,9 @@ struct Word {
     #[serde(default)]
     waits: Option<String>,
     outcome: Option<Outcome>,
+    /// Whose drive it is, as the table of mounts has it: `Network::mark`.
+    #[serde(default)]
+    source: String,
 }
 
 impl Kind for Word {
@@ -208,11 +211,12 @@ pub(crate) struct Note {
 impl Note {
     /// Says that this process serves the drive at `mountpoint`. That it can't be said is no reason not to mount:
     /// `umount` then knows nothing, and says that.
-    pub(crate) fn leave(mountpoint: &Path) -> Note {
+    pub(crate) fn leave(mountpoint: &Path, source: &str) -> Note {
         let file = note_file(rustix::process::geteuid().as_raw(), mountpoint);
         let process = std::process::id();
         let began = began(process).unwrap_or(0);
-        let note = Note { file, word: Word { process, began, waits: None, outcome: None } };
+        let note =
+            Note { file, word: Word { process, began, waits: None, outcome: None, source: source.into() } };
         note.write();
         note
     }
@@ -294,6 +298,12 @@ impl Server {
     }
 }
 
+/// Whose drive this user had mounted last at `mountpoint`, as the table of mounts had it, if a note still says so.
+pub(crate) fn last_drive_at(mountpoint: &Path) -> Option<String> {
+    let user = rustix::process::geteuid().as_raw();
+    Some(read(&note_file(user, mountpoint), user)?.source)
+}
+
 /// Reads a note that `user` wrote, if nobody else can have.
 fn read(file: &Path, user: u32) -> Option<Word> {
     let directory = fs::symlink_metadata(file.parent()?).ok()?;
@@ -341,9 +351,11 @@ mod tests {
     #[test]
     fn a_note_says_who_serves_and_then_how_it_went() {
         let place = tempfile::tempdir().unwrap();
-        let mut note = Note::leave(place.path());
+        let mut note = Note::leave(place.path(), "hypha:1234");
         let server = Server::of(own(), place.path()).expect("there is a note");
         assert_eq!(server.process(), std::process::id());
+        assert_eq!(last_drive_at(place.path()), Some("hypha:1234".into()));
+        assert_eq!(last_drive_at(&place.path().join("a")), None);
         assert!(server.descriptor().is_some());
         assert_eq!((server.outcome(), server.waits()), (None, None));
         note.waits("4.0 KiB of 1 file");
@@ -351,7 +363,7 @@ mod tests {
         note.ended(&Outcome::Stored);
         assert_eq!(server.outcome(), Some(Outcome::Stored));
         // A later drive at the same place says nothing about this one.
-        let mut later = Note::leave(place.path());
+        let mut later = Note::leave(place.path(), "hypha:1234");
         later.word.began += 1;
         later.ended(&Outcome::Stored);
         assert_eq!(server.outcome(), None);

@@ -7,7 +7,7 @@ mod common;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -142,6 +142,23 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
         assert_eq!(printed(&got), "changed", "{path} in {}", directory.display());
     }
     assert_eq!(done(&home, &["get", text(&a.join("other"))]), "changed");
+    // Through a link; and what may be meant in two ways is not guessed.
+    symlink(&a, place.join("link")).unwrap();
+    let said_in = |directory: &Path, path: &str| {
+        let command = ["get", "--home", text(&home), path];
+        Command::new(PROGRAM).args(command).current_dir(directory).output().unwrap()
+    };
+    for path in ["link/other", "./link/other", text(&place.join("link/other"))] {
+        assert_eq!(printed(&said_in(&base, path)), "changed", "{path}");
+    }
+    fs::create_dir(a.join("b")).unwrap();
+    fs::write(a.join("b/other"), "within").unwrap();
+    eventually("it shows", SOON, || b.join("b").exists());
+    let two_ways = printed(&said_in(&base, "b/other"));
+    assert!(two_ways.contains("say ./PATH") && two_ways.contains("/PATH for the latter"), "{two_ways}");
+    assert_eq!(printed(&said_in(&base, "./b/other")), "changed");
+    assert_eq!(printed(&said_in(&base, "/b/other")), "within");
+    fs::remove_dir_all(a.join("b")).unwrap();
     refused(&home, &["get", "./other"], "it lies in no mounted drive");
     refused(&home, &["get", text(&a)], "it is the whole drive");
     refused(&home, &["snapshot", "3d"], "`--at` takes it for a time");
@@ -213,6 +230,16 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     let node = Running::start(&["run", "--home", text(&home.join("nodes/1"))], "listening on");
     assert_eq!(names(&home), ["after", "last"]);
     assert_eq!(done(&home, &["get", "restored last"]), "of the other mount");
+    // Where it was mounted last says whose drive it was; what may be meant in two ways is what it says, and that is told.
+    for path in ["./a/restored last", "./link/restored last", text(&a.join("restored last"))] {
+        assert_eq!(printed(&said_in(&base, path)), "of the other mount", "{path}");
+    }
+    let as_it_says = printed(&said_in(&base, "a/restored last"));
+    assert!(
+        as_it_says.contains("no drive is mounted at") && as_it_says.contains("say ./PATH"),
+        "{as_it_says}"
+    );
+    assert!(as_it_says.contains("there is nothing named \"a/restored last\""), "{as_it_says}");
 
     // On another machine two small files are enough.
     let (network, key) = (home.join("network.json"), home.join("user.key"));
