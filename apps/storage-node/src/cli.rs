@@ -29,7 +29,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::cache::Size;
 use crate::gc::{Session, Span};
-pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots};
+pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots, Undelete};
 pub(crate) use journal::{Journal, JournalAction};
 pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretOptions};
 pub(crate) use listen::ListenAt;
@@ -148,6 +148,8 @@ pub(crate) enum Command {
     History(History),
     /// Bring a file or a directory back as a snapshot has it; what is there is kept beside it
     Restore(Restore),
+    /// Bring back what was removed, as it was last: from a snapshot, or from what the nodes keep of the past
+    Undelete(Undelete),
     /// Show for how long the nodes keep what is deleted, whoever deletes it, or set it
     Retention(Retention),
     /// List what the drive was, or a space, as the nodes keep it, whatever writers have done since
@@ -210,6 +212,7 @@ impl Command {
             Command::Diff(options) => &mut options.client.home.home,
             Command::History(options) => &mut options.client.home.home,
             Command::Restore(options) => &mut options.client.home.home,
+            Command::Undelete(options) => &mut options.client.home.home,
             Command::Retention(options) => &mut options.home.home,
             Command::Past(options) => &mut options.client.home.home,
             Command::Rollback(options) => &mut options.client.home.home,
@@ -244,6 +247,7 @@ impl Command {
             | Command::Diff(Diff { client, .. })
             | Command::History(History { client, .. })
             | Command::Restore(Restore { client, .. })
+            | Command::Undelete(Undelete { client, .. })
             | Command::Past(Past { client, .. })
             | Command::Rollback(Rollback { client, .. })
             | Command::Share(Share { client, .. })

@@ -18,7 +18,7 @@ use crate::outcome::Outcome;
 use crate::process;
 use crate::removed;
 use crate::volume::{Keep, Opening};
-pub(crate) use place::{Need, with_place, with_place_or_all, with_spaces_too};
+pub(crate) use place::{Need, with_client_at, with_place, with_place_or_all, with_spaces_too};
 
 /// What a command has open.
 struct Opened<'a> {

@@ -76,6 +76,7 @@ mod spaces;
 mod status;
 mod stop;
 mod umount;
+mod undelete;
 mod up;
 mod values;
 mod volume;
@@ -151,6 +152,7 @@ fn perform(command: Command, secrets: &SecretOptions) -> Result<(), Failure> {
         Command::Diff(options) => diff::diff(&options),
         Command::History(options) => history::history(&options),
         Command::Restore(options) => restore::restore(&options),
+        Command::Undelete(options) => undelete::undelete(&options),
         Command::Past(options) => past::past(&options),
         Command::Rollback(options) => rollback::rollback(&options),
         Command::Retention(options) => retention::retention(&options),

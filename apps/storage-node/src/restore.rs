@@ -56,7 +56,7 @@ pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
 }
 
 /// Where something is to be put, within the volume that `name` is in.
-fn beside(volume: &Volume, name: &Name, to: &Name) -> Result<Name, Failure> {
+pub(crate) fn beside(volume: &Volume, name: &Name, to: &Name) -> Result<Name, Failure> {
     let elsewhere = || Failure::Space {
         reason: format!(
             "{} lies in another volume than {}: a space and the drive share no content, and what is restored is not copied",
@@ -102,7 +102,7 @@ fn newest_other(volume: &Volume, name: &Name, is_beside: bool) -> Result<Snapsho
         return Err(Failure::NothingToRestore {
             reason: format!("no snapshot has {:?}", name.shown()),
             advice: "names are paths within the drive, and upper case matters; `storage-node snapshots` lists what is \
-                     remembered",
+                     remembered, and `undelete` looks in what the nodes keep of the past as well",
         });
     }
     Err(Failure::NothingToRestore {

@@ -161,3 +161,27 @@ pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) client: ClientOptions,
 }
+
+const UNDELETE_EXAMPLES: &str = "\
+Examples:
+  storage-node undelete notes/today
+  storage-node undelete ./drive/photos --to photos-of-then
+
+It looks for the newest state of the drive, or of the space that the path lies in, that has it: among the snapshots, and among what the
+nodes have kept of the past within the retention, whether somebody took a snapshot or not. It says which state that is, and of when.
+From a snapshot it comes as `restore` brings it; from the past its content is copied, and it is there under its name once all of it is.
+A space that was removed whole comes back by `rollback DIR`.";
+
+/// Options of `undelete`.
+#[derive(Debug, Args)]
+#[command(after_help = UNDELETE_EXAMPLES)]
+pub(crate) struct Undelete {
+    /// What was removed, a file or a directory: a path within the drive, or through the place where it is mounted
+    #[arg(value_name = "PATH")]
+    pub(crate) path: OsString,
+    /// Put it there instead: a path where nothing is yet
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) to: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+}

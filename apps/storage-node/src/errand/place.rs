@@ -13,7 +13,7 @@ use filesystem::volume::Volume;
 
 use super::{Opened, with_opened};
 use crate::cli::ClientOptions;
-use crate::client;
+use crate::client::{self, Client};
 use crate::errors::Failure;
 use crate::name::Name;
 use crate::outcome::Outcome;
@@ -59,6 +59,19 @@ pub(crate) fn with_place_or_all<T: Send>(
     need: Need,
     work: impl FnOnce(&Volume, &[u8], &[u8]) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
+    with_client_at(options, path, need, |_, volume, _, above, rest| work(volume, above, rest))
+}
+
+/// As [`with_place_or_all`]; `work` gets the client as well, and what made the space, unless it is the drive.
+///
+/// # Errors
+/// As [`with_place`].
+pub(crate) fn with_client_at<T: Send>(
+    options: &ClientOptions,
+    path: &[u8],
+    need: Need,
+    work: impl FnOnce(&Client, &Volume, Option<&SpaceLink>, &[u8], &[u8]) -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
     with_opened(options, |opened| {
         let unread = |errno| Failure::Value {
             name: Shown::of(path),
@@ -68,7 +81,7 @@ pub(crate) fn with_place_or_all<T: Send>(
             if need == Need::Write && !opened.volume.may_change() {
                 return Err(Failure::Reader { of: "the drive".into() });
             }
-            return work(opened.volume, b"", path);
+            return work(opened.client, opened.volume, None, b"", path);
         };
         let (space, rest) = path.split_at(end);
         let rest = rest.strip_prefix(b"/").unwrap_or(rest);
@@ -76,7 +89,8 @@ pub(crate) fn with_place_or_all<T: Send>(
             if need == Need::Write && !volume.may_change() {
                 return Err(Failure::Reader { of: format!("the space {}", Shown::of(space)) });
             }
-            work(volume, &[space, b"/"].concat(), rest)
+            let link = SpaceLink::decode(&link, &opened.client.network().volume_owner());
+            work(opened.client, volume, link.as_ref(), &[space, b"/"].concat(), rest)
         })
     })
 }
