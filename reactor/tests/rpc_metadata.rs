@@ -140,6 +140,20 @@ fn who_stands_before_a_service_lets_in_by_a_token_and_the_caller_is_told() {
     });
 }
 
+/// What a peer gives for a reason is printed and logged by whoever asked it.
+#[test]
+fn a_reason_to_deny_is_a_part_of_a_line() {
+    reactor::run(|| {
+        let mut service = service();
+        service.around(|_: &CallInfo<'_>, _: &mut dyn FnMut() -> Reply| {
+            Reply::Denied("none\n\u{1b}[2Jhealthy: café\u{202e}".to_owned())
+        });
+        let (near, _far) = pair(Service::none(), Rc::new(service));
+        let told = DeskClient::new(near).ask(false);
+        assert_eq!(told, Err(CallError::Denied(r"none\n\u{1b}[2Jhealthy: café\u{202e}".to_owned())));
+    });
+}
+
 /// An honest callee, and the raw other end of its stream.
 fn victim() -> (Connection, Pipe) {
     let (near, far) = pipe(1 << 16);

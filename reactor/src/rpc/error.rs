@@ -39,7 +39,8 @@ pub enum CallError<E> {
     /// The callee knows no such method, or no calls of its kind.
     #[error("the peer does not know this method: it runs another version")]
     UnknownMethod,
-    /// An interceptor, here or at the callee, refused the caller. Nothing was done.
+    /// An interceptor, here or at the callee, refused the caller. Nothing was done. Of the callee's words those that would end a
+    /// line, or that a terminal obeys, are written out as `\n` and `\u{1b}`.
     #[error("the call was denied: {0}")]
     Denied(String),
     /// The connection went while a call that may not be repeated was in flight: whether it was done is not known.
@@ -64,7 +65,7 @@ pub enum CallError<E> {
          most {MESSAGE_SIZE_BYTES_MAX} bytes and a payload {PAYLOAD_SIZE_BYTES_MAX})"
     )]
     RequestTooLarge,
-    /// One side could not read what the other wrote.
+    /// One side could not read what the other wrote; the callee's words as in [`CallError::Denied`].
     #[error("the call could not be read ({0}): check that both sides run compatible versions")]
     Malformed(String),
 }

@@ -415,17 +415,34 @@ fn deliver(shared: &Shared, header: Header, Body { block, message, payload }: Bo
     let reply = match status {
         Status::Response => Reply::Response(message, payload),
         Status::Error => Reply::Error(message),
-        Status::Malformed => Reply::Malformed(String::from_utf8_lossy(&message).into_owned()),
+        Status::Malformed => Reply::Malformed(in_words(&message)),
         Status::UnknownMethod => Reply::UnknownMethod,
         Status::TooLarge => Reply::TooLarge,
         Status::Cancelled => Reply::Cancelled,
         Status::Panicked => Reply::Panicked,
         Status::Overloaded => Reply::Overloaded,
-        Status::Denied => Reply::Denied(String::from_utf8_lossy(&message).into_owned()),
+        Status::Denied => Reply::Denied(in_words(&message)),
         Status::UnknownService => Reply::UnknownService,
         Status::RequestTooLarge => Reply::RequestTooLarge,
     };
     finish(shared, call, slot, reply);
+}
+
+/// A peer's reason, as a part of a line of whoever prints or logs it: no end of a line, nothing that a terminal obeys.
+fn in_words(reason: &[u8]) -> String {
+    // Marks of direction make what stands behind them look like something else.
+    let is_obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    let mut words = String::with_capacity(reason.len());
+    for c in String::from_utf8_lossy(reason).chars() {
+        match is_obeyed(c) {
+            true => words.extend(c.escape_default()),
+            false => words.push(c),
+        }
+    }
+    words
 }
 
 /// Ends a call of ours with its answer.
