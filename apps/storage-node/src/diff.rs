@@ -1,15 +1,16 @@
 //! `diff`: what differs between two snapshots, or between one and what the drive holds now.
 
 use data_encoding::HEXLOWER;
+use filesystem::Errno;
 use filesystem::format::Shown;
 use filesystem::operations::FileKind;
-use filesystem::volume::{PathChange, PathState};
+use filesystem::volume::{PathChange, PathState, Volume};
 use serde::Serialize;
 
 use crate::at;
 use crate::cli::Diff;
 use crate::client;
-use crate::errand::{Need, with_place_or_all};
+use crate::errand::{Need, with_place_or_all, with_spaces_too};
 use crate::errors::Failure;
 use crate::name::within;
 use crate::output;
@@ -72,7 +73,8 @@ impl From<&PathChange> for ShownChange {
     }
 }
 
-/// Runs `diff`.
+/// Runs `diff`. Spaces are volumes of their own, with snapshots of their own: those that have both states are compared as well, and of the
+/// others it is said that they were not.
 ///
 /// # Errors
 /// `Failure::Snapshot` if one of the two is not there, `Failure::NoValue` if neither has the directory, or what keeps the
@@ -83,30 +85,64 @@ pub(crate) fn diff(options: &Diff) -> Result<(), Failure> {
     // The drive itself has all of it.
     let below = below.filter(|below| !below.is_empty());
     let path = below.as_deref().unwrap_or_default();
-    let changes = with_place_or_all(&options.client, path, Need::Read, |volume, above, within| {
-        let (before, after) = (at::moment(volume, &options.before)?, at::moment(volume, &options.after)?);
-        if !within.is_empty() {
-            let is_there = volume.state_of(within, before.as_ref())?.is_some()
-                || volume.state_of(within, after.as_ref())?.is_some();
-            if !is_there {
-                return Err(Failure::NoValue { name: Shown::of([above, within].concat()) });
-            }
+    let is_wanted = |path: &[u8]| below.as_ref().is_none_or(|below| is_below(path, below));
+    let (mut of_spaces, mut left_out) = (Vec::new(), Vec::new());
+    let of_drive = |volume: &Volume| {
+        let errno = |errno: Errno| Failure::Value { name: Shown::of(path), reason: errno.to_string() };
+        match volume.link_on_the_way(path).map_err(errno)? {
+            Some(_) => Ok(None),
+            None => changes(volume, options, b"", path).map(Some),
         }
-        let mut changes = volume.changes_between(before.as_ref(), after.as_ref())?;
-        for state in changes.iter_mut().flat_map(|change| change.before.iter_mut().chain(&mut change.after)) {
-            state.path = [above, &state.path].concat().into();
-        }
-        Ok(changes)
-    })?;
-    let is_wanted = |change: &&PathChange| {
-        let states = change.before.iter().chain(&change.after);
-        below.as_ref().is_none_or(|below| states.into_iter().any(|state| is_below(&state.path, below)))
     };
-    let shown: Vec<ShownChange> = changes.iter().filter(is_wanted).map(ShownChange::from).collect();
-    if !options.json {
-        return output::print(&shown.iter().map(line).collect::<String>());
+    let each = |drive: &Option<Vec<PathChange>>, space: &str, volume: Result<&Volume, Failure>| {
+        if drive.is_none() || !is_wanted(space.as_bytes()) {
+            return;
+        }
+        let above = [space.as_bytes(), b"/"].concat();
+        match volume.and_then(|volume| changes(volume, options, &above, b"")) {
+            Ok(changes) => of_spaces.extend(changes),
+            Err(failure) => left_out.push((space.to_owned(), failure.to_string())),
+        }
+    };
+    let of_drive = with_spaces_too(&options.client, None, Need::Read, of_drive, each)?;
+    let mut changes = match of_drive {
+        Some(changes) => changes,
+        None => with_place_or_all(&options.client, path, Need::Read, |volume, above, within| {
+            changes(volume, options, above, within)
+        })?,
+    };
+    changes.extend(of_spaces);
+    let has_wanted =
+        |change: &&PathChange| change.before.iter().chain(&change.after).any(|state| is_wanted(&state.path));
+    let shown: Vec<ShownChange> = changes.iter().filter(has_wanted).map(ShownChange::from).collect();
+    if options.json {
+        let left_out =
+            left_out.iter().map(|(space, reason)| serde_json::json!({ "space": space, "reason": reason }));
+        let left_out: Vec<serde_json::Value> = left_out.collect();
+        return output::print_json(&serde_json::json!({ "changes": shown, "not_compared": left_out }));
     }
-    output::print_json(&serde_json::json!({ "changes": shown }))
+    output::print(&shown.iter().map(line).collect::<String>())?;
+    for (space, reason) in left_out {
+        output::warn(format_args!("the space {} was not compared: {reason}", Shown::of(space)));
+    }
+    Ok(())
+}
+
+/// What differs in one volume, to which `above` leads; that something in it has the name `within` is made sure of.
+fn changes(volume: &Volume, options: &Diff, above: &[u8], within: &[u8]) -> Result<Vec<PathChange>, Failure> {
+    let (before, after) = (at::moment(volume, &options.before)?, at::moment(volume, &options.after)?);
+    if !within.is_empty() {
+        let is_there = volume.state_of(within, before.as_ref())?.is_some()
+            || volume.state_of(within, after.as_ref())?.is_some();
+        if !is_there {
+            return Err(Failure::NoValue { name: Shown::of([above, within].concat()) });
+        }
+    }
+    let mut changes = volume.changes_between(before.as_ref(), after.as_ref())?;
+    for state in changes.iter_mut().flat_map(|change| change.before.iter_mut().chain(&mut change.after)) {
+        state.path = [above, &state.path].concat().into();
+    }
+    Ok(changes)
 }
 
 fn is_below(path: &[u8], directory: &[u8]) -> bool {

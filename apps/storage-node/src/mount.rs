@@ -6,13 +6,14 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use filesystem::format::printable;
 use filesystem::volume::Cause;
 
 use crate::admitting::Admitting;
 use crate::at;
 use crate::cache::{Plan, Usual};
 use crate::cli::Mount;
-use crate::client::{self, Client};
+use crate::client::{self, Client, Settings};
 use crate::client_directory::ClientDirectory;
 use crate::drive::{self, Place};
 use crate::errors::Failure;
@@ -109,6 +110,9 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 Some(at) if !is_view => at::leave_for(&volume, at, &directory)?,
                 _ => volume,
             };
+            if at.is_some() {
+                say_of_spaces(&settings)?;
+            }
             let admitting = match &settings.home {
                 Some(home) => {
                     if let Some(away) = OwnerAway::of(home, &settings.network) {
@@ -187,6 +191,19 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         }
         result.and(removed)
     })
+}
+
+/// A state has what one volume was, and spaces are others: their names are in it, and that is all.
+fn say_of_spaces(settings: &Settings) -> Result<(), Failure> {
+    let known: Vec<String> = spaces::known(settings)?.into_iter().map(|(_, path)| printable(&path)).collect();
+    if !known.is_empty() {
+        say(format_args!(
+            "what spaces had is not in it ({}): each has snapshots of its own, in its .snapshots where the drive is mounted \
+             (`snapshots --of DIR` lists them), and a past of its own (`past DIR`)",
+            known.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// Says that the user was removed, and what becomes of the drive with the client's directory `directory`.

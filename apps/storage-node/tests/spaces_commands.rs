@@ -73,6 +73,17 @@ fn a_command_with_a_path_in_a_space_works_there_and_a_reader_becomes_a_writer_wh
     assert!(versions.lines().count() == 2 && versions.contains("before"), "{versions}");
     let differs = printed(&bobs, &["diff", "before", "now", "band"]);
     assert!(differs.contains("changed     band/notes/today"), "{differs}");
+    // Of the whole drive it is said too, and of a space without such a snapshot that it was not looked at.
+    let differs = printed(&home, &["diff", "before", "now"]);
+    assert!(differs.contains("changed     band/notes/today"), "{differs}");
+    let differs = printed(&home, &["diff", "of-bob", "now", "--json"]);
+    let differs: serde_json::Value = serde_json::from_str(&differs).unwrap();
+    assert_eq!(differs["not_compared"][0]["space"], "band", "{differs}");
+    let then = place.join("as it was");
+    let mut shown =
+        Running::start(&["mount", "--at", "before", "--home", text(&home), text(&then)], "the drive is");
+    assert!(shown.drain().contains("what spaces had is not in it (band)"), "{}", shown.drain());
+    assert!(shown.stop().success());
     assert!(refusal(&home, &["restore", "band/notes/today", "--to", "today"]).contains("in another volume"));
     assert!(refusal(&home, &["restore", "band"]).contains("a space of its own"));
     let said = printed(&home, &["restore", "band/notes/today"]);

@@ -87,7 +87,8 @@ Examples:
 
 Each line is a path that differs: added, removed, renamed, changed (its content), or attributes (owner, mode, times, extended
 attributes). It takes as long as there are changes, however large the drive is. `now` is what the nodes hold, with all that was
-closed on a mounted drive.";
+closed on a mounted drive. Spaces that this home knows are compared by their own snapshots of those names, or by those times; of one that
+has none it is said that it was not.";
 
 /// Options of `diff`.
 #[derive(Debug, Args)]
