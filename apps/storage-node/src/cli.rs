@@ -33,6 +33,7 @@ pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots, Unde
 pub(crate) use journal::{Journal, JournalAction};
 pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretOptions};
 pub(crate) use listen::ListenAt;
+use listen::address;
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use netcheck::Netcheck;
 pub(crate) use node::{Node, NodeAction};
@@ -371,7 +372,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) discovery: DiscoveryOption,
     /// A node that is already running; may be given several times
-    #[arg(long = "node", value_name = "ADDRESS")]
+    #[arg(long = "node", value_name = "ADDRESS", value_parser = address)]
     pub(crate) nodes: Vec<SocketAddr>,
     #[command(flatten)]
     pub(crate) says: NodeSays,
@@ -395,7 +396,7 @@ pub(crate) struct ClientOptions {
     #[arg(long, value_name = "FILE", requires = "network")]
     pub(crate) key: Option<PathBuf>,
     /// A running node; may be given several times [default: those the network's description names]
-    #[arg(long = "node", value_name = "ADDRESS")]
+    #[arg(long = "node", value_name = "ADDRESS", value_parser = address)]
     pub(crate) nodes: Vec<SocketAddr>,
     #[command(flatten)]
     pub(crate) discovery: DiscoveryOption,

@@ -233,6 +233,9 @@ pub(crate) enum Failure {
     /// The owner's key is elsewhere.
     #[error("{} has no owner.key: only the home that made the network says who belongs to it", path.display())]
     NotTheOwner { path: PathBuf },
+    /// The owner's key was taken out of the home that made the network.
+    #[error("the owner's key is away (in {}), and it takes that", file.display())]
+    OwnerAway { file: PathBuf },
     /// An owner's key was given that is another network's.
     #[error("the owner's key that was given is not that of the network that {} belongs to", path.display())]
     OwnerOfAnother { path: PathBuf },
@@ -244,7 +247,7 @@ pub(crate) enum Failure {
     Sealed { path: PathBuf },
     /// A passphrase is not the one.
     #[error("this passphrase does not open {}", path.display())]
-    WrongPassphrase { path: PathBuf },
+    WrongPassphrase { path: PathBuf, lost: &'static str },
     /// A key is sealed, and what it is sealed under is missing.
     #[error("{} is missing, under whose key this home's keys are sealed", path.display())]
     NoPassphraseFile { path: PathBuf },
@@ -284,6 +287,9 @@ pub(crate) enum Failure {
     /// Whom to remove is not clear.
     #[error("{who:?}: {reason}")]
     NoMember { who: String, reason: String },
+    /// An option for nodes was given for somebody who is none.
+    #[error("{who}: {reason}")]
+    NotForPeople { who: String, reason: &'static str },
     /// A node can't be done without.
     #[error("{who} cannot be done without: {reason}")]
     Needed { who: String, reason: String },
@@ -350,7 +356,9 @@ impl Failure {
             Failure::NoHome => "give --home DIR".into(),
             Failure::NoDirectory => "give --directory DIR".into(),
             Failure::NotAHome { .. } => {
-                "start there with `storage-node up ./drive --home DIR`, or give the --home that you used before".into()
+                "with a ticket that you were sent, `storage-node join - ./drive` makes it one; `storage-node up ./drive` begins a network of your own; \
+                 or give the --home that you used before"
+                    .into()
             }
             Failure::NotANodesHome { .. } => {
                 "a ticket makes one (`invite --role node` in the home of the network, `join - --home DIR` here); the nodes of `up` have \
@@ -390,6 +398,9 @@ impl Failure {
                 _ => "restore it from a backup; nothing was changed".into(),
             },
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => "check the path".into(),
+            Failure::File { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                "give another name: what is there is not written over".into()
+            }
             Failure::Damaged { .. } => "restore it from a backup; nothing was changed".into(),
             Failure::Newer { .. } => "use the newer storage-node that wrote it".into(),
             Failure::KeyReadable { path, .. } => format!("if nobody copied it: chmod 600 {}", path.display()),
@@ -490,7 +501,7 @@ impl Failure {
                 "give another name, or delete that one first: `storage-node snapshot --delete NAME`".into()
             }
             Failure::Snapshot(SnapshotError::Missing { .. }) | Failure::NoneSoOld { .. } => {
-                "`storage-node snapshots` lists them".into()
+                "`storage-node snapshots` lists them; a time is taken as well, as 2026-11-26, \"2026-11-26 22:15\" or 3d".into()
             }
             Failure::Snapshot(SnapshotError::Name { .. }) => "give another name, such as before-the-move".into(),
             Failure::Name { .. } => {
@@ -513,15 +524,17 @@ impl Failure {
                 "run it there, or with --home DIR of a copy that has the owner's key; or with --owner FILE, if `owner export` wrote one"
                     .into()
             }
+            Failure::OwnerAway { file } => format!(
+                "say it with --owner {}, at a place where that is; `owner import` puts it into the home again",
+                file.display()
+            ),
             Failure::OwnerOfAnother { .. } => "give the file or the words of this network's owner, or its --home".into(),
             Failure::Sealed { .. } | Failure::NotGiven { .. } => {
                 "run it at a terminal; or give a passphrase with --passphrase-fd N (--owner-passphrase-fd N for an owner's file), the \
                  words with --words-fd N; or run it as a service with a credential (LoadCredential=hypha.passphrase:FILE)"
                     .into()
             }
-            Failure::WrongPassphrase { .. } => {
-                "try again: nothing was changed. If it is lost, `recover` brings the home back from its words, elsewhere".into()
-            }
+            Failure::WrongPassphrase { lost, .. } => format!("try again: nothing was changed. If it is lost, {lost}"),
             Failure::NoKey { .. } => {
                 "put it back from a backup of the home; without one, `storage-node recover` makes the home of a network's owner anew from its 24 words, \
                  elsewhere (`--home DIR`), and whoever joined joins again with a new ticket"
@@ -546,6 +559,7 @@ impl Failure {
                  in wrong hands is removed with --now: what only it has is lost then"
                     .into()
             }
+            Failure::NotForPeople { .. } => "say it without --now, if that one is meant; `members` lists all".into(),
             Failure::NoMember { .. } => "`members` lists them".into(),
             Failure::Removing { .. } => {
                 "it is on disk here, and `up` goes on with it; or see that the nodes run, and say it again".into()

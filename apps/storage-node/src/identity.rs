@@ -19,6 +19,7 @@ use crate::errors::Failure;
 use crate::home::Home;
 use crate::keyring;
 use crate::network::{Hex, KeyFile, Network, NodeEntry, Role, VolumeEntry};
+use crate::owner;
 
 /// The keys of a network that is being made.
 pub(crate) struct Founding {
@@ -78,7 +79,7 @@ pub(crate) fn admit(owner: &Identity, member: &Identity, role: Role, rights: Rig
 /// beside the home.
 ///
 /// # Errors
-/// `Failure::NotTheOwner` if it is not in this home, `Failure::OwnerOfAnother` if what was given is another network's; those of
+/// `Failure::NotTheOwner` or `Failure::OwnerAway` if it is not in this home, `Failure::OwnerOfAnother` if what was given is another network's; those of
 /// [`keyring::load`].
 pub(crate) fn owner(home: &Home) -> Result<Identity, Failure> {
     if let Some(given) = keyring::owner() {
@@ -90,7 +91,7 @@ pub(crate) fn owner(home: &Home) -> Result<Identity, Failure> {
     let path = home.owner_key_file();
     let key = match keyring::load(&path) {
         Err(Failure::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Err(Failure::NotTheOwner { path: home.path().into() });
+            return Err(no_owner(home));
         }
         other => other?,
     };
@@ -98,6 +99,14 @@ pub(crate) fn owner(home: &Home) -> Result<Identity, Failure> {
         return Err(Failure::damaged(&path, "it is not the key of an owner"));
     }
     Ok(key.identity)
+}
+
+/// That the owner's key is not in a home: it was taken out of it, or never was there.
+pub(crate) fn no_owner(home: &Home) -> Failure {
+    match owner::away_in(home) {
+        Some(file) => Failure::OwnerAway { file },
+        None => Failure::NotTheOwner { path: home.path().into() },
+    }
 }
 
 /// Whether the owner's key is at hand: in this home, or given to this process.

@@ -61,6 +61,11 @@ pub(crate) fn invite(options: &Invite) -> Result<(), Failure> {
         options.expires,
         if role == InvitedAs::Node { "" } else { " ./drive" },
     ));
+    if !home.owner_key_file().exists() {
+        output::warn(
+            "it is answered while `up` or `mount` of this home runs with --owner FILE, and not before",
+        );
+    }
     if is_local {
         output::warn(
             "the nodes listen on this machine only, and so does the ticket: for other machines, run \

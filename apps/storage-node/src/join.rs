@@ -116,6 +116,14 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
         let name = printable(&notes.name);
         settle_in(&home, &ticket, options, &identity, &passport, notes)?;
         say(format_args!("joined as a {role}, called {name}: {}", home.path().display()));
+        if let (Some(drive), true) = (&options.drive, role != InvitedAs::Node) {
+            // What comes next can fail, and then it is not this command that has to be said again.
+            say(format_args!(
+                "the ticket is used; from now on `storage-node mount --home {} {}` is all it takes",
+                home.path().display(),
+                drive.display()
+            ));
+        }
     }
     match (&options.drive, role) {
         (_, InvitedAs::Node) => Err(go_on_as("run", &home, None, options)),
@@ -304,7 +312,7 @@ fn ask(ticket: &Ticket, identity: &Rc<Identity>, letter: &Letter) -> Result<Verd
             has_told = true;
             say(
                 "the nodes have your request; it is answered as soon as `up` or `mount` runs with the home that invited \
-                 you\nwaiting for that; Ctrl-C is safe, and the same command goes on",
+                 you, and with its owner's key (--owner, if that is kept elsewhere)\nwaiting for that; Ctrl-C is safe, and the same command goes on",
             );
         }
         reactor::sleep(INTERVAL.saturating_sub(begun.elapsed()));

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::errors::Failure;
 use crate::files;
+use crate::home::Home;
 use crate::network::{Hex, KeyFile, Role, Secret};
 use crate::output;
 use crate::secrets::Source;
@@ -188,7 +189,9 @@ fn associated_data(role: Role) -> &'static [u8] {
 /// `Failure::WrongPassphrase`, or those of the file.
 pub(crate) fn open_home_key(directory: &Path, passphrase: &[u8]) -> Result<Key, Failure> {
     let path = passphrase_file(directory);
-    let key = open_file(&path, passphrase)?;
+    let key = open_file(&path, passphrase, || {
+        lost(Home::locate(Some(directory)).is_ok_and(|home| home.is_owners()))
+    })?;
     let key: [u8; 32] = key[..].try_into().map_err(|_| Failure::damaged(&path, "it holds no key"))?;
     Ok(Key::from_bytes(key))
 }
@@ -198,7 +201,8 @@ pub(crate) fn open_home_key(directory: &Path, passphrase: &[u8]) -> Result<Key, 
 /// # Errors
 /// As [`open_home_key`], but `Failure::File` if there is no such file: no home's keys are sealed under it.
 pub(crate) fn open_exported(path: &Path, passphrase: &[u8]) -> Result<Identity, Failure> {
-    let seed = open_file(path, passphrase).map_err(|failure| match failure {
+    let of_file = || "the 24 words of `recovery` are the same key (`owner import`); without both nobody is ever let in again";
+    let seed = open_file(path, passphrase, of_file).map_err(|failure| match failure {
         Failure::NoPassphraseFile { path } => {
             Failure::File { path, source: io::Error::from(ErrorKind::NotFound) }
         }
@@ -218,7 +222,23 @@ pub(crate) fn write_file(path: &Path, secret: &[u8; 32], passphrase: &[u8]) -> R
     files::write_atomically(path, &sealed, 0o600).map_err(|error| Failure::file(path, error))
 }
 
-fn open_file(path: &Path, passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
+/// What is left to whoever has lost the passphrase of a home.
+pub(crate) fn lost(is_owners: bool) -> &'static str {
+    match is_owners {
+        true => {
+            "`recover` makes the home anew elsewhere from the 24 words of `recovery`, and without them nobody does"
+        }
+        false => {
+            "nobody brings this home back: the owner removes this member and invites it anew; what waits in the journal here is lost"
+        }
+    }
+}
+
+fn open_file(
+    path: &Path,
+    passphrase: &[u8],
+    lost: impl FnOnce() -> &'static str,
+) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let sealed = match files::read_bounded(path) {
         Err(Failure::File { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return Err(Failure::NoPassphraseFile { path: path.into() });
@@ -227,7 +247,7 @@ fn open_file(path: &Path, passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failu
     };
     // Whoever else may read it: it is sealed, and may lie on a stick whose file system knows no modes.
     reactor::run(|| key_file::open(&sealed, passphrase)).map_err(|error| match error {
-        KeyFileError::WrongPassword => Failure::WrongPassphrase { path: path.into() },
+        KeyFileError::WrongPassword => Failure::WrongPassphrase { path: path.into(), lost: lost() },
         other => Failure::damaged(path, other),
     })
 }

@@ -73,7 +73,12 @@ pub(crate) fn owner(options: &Owner, exported: &Source<'_>) -> Result<(), Failur
         OwnerAction::Renew { .. } => renew(&home, &network),
         OwnerAction::Import { file: Some(file), .. } => {
             let _unused = unused(&home)?;
-            import(&home, &network, &keyring::open_exported(file, &exported.ask()?)?)
+            import(&home, &network, &keyring::open_exported(file, &exported.ask()?)?)?;
+            say(format_args!(
+                "{} has it still, under its passphrase: remove it, or keep it as a copy",
+                file.display()
+            ));
+            Ok(())
         }
         OwnerAction::Import { file: None, words_fd, .. } => {
             let _unused = unused(&home)?;
@@ -110,7 +115,7 @@ fn export(home: &Home, file: &Path, new_passphrase_fd: Option<u16>) -> Result<()
         return Err(Failure::Untrusted { path: file, reason });
     }
     if file.exists() {
-        return Err(Failure::file(&file, std::io::ErrorKind::AlreadyExists.into()));
+        return Err(Failure::file(&file, rustix::io::Errno::EXIST.into()));
     }
     let what = "a passphrase for the file with the owner's key";
     let passphrase = Source { descriptor: new_passphrase_fd, credential: None, what }.ask_new()?;
@@ -133,7 +138,7 @@ fn export(home: &Home, file: &Path, new_passphrase_fd: Option<u16>) -> Result<()
         home.path().display()
     ));
     say(
-        "keep a copy of that file, or the words of `recovery`: without both nobody is ever let in or removed again\n\
+        "keep a copy of that file, or the words of `recovery`: without either of them nobody is ever let in or removed again\n\
          who was invited waits for an `up` or `mount` with --owner FILE, and passports for `owner renew`; `status` says how long they last",
     );
     Ok(())
@@ -197,6 +202,12 @@ pub(crate) struct OwnerAway {
     first_passport_ends: Option<u64>,
 }
 
+/// The file that the owner's key of a home is in, if it was taken out of it.
+pub(crate) fn away_in(home: &Home) -> Option<PathBuf> {
+    let away: Away = files::load(&home.owner_away_file()).ok()?;
+    (!home.owner_key_file().exists()).then_some(away.file)
+}
+
 impl OwnerAway {
     /// Where a home stands whose owner's key was taken out of it, and is not given to this process; `None` for every other home.
     /// Blocks.
@@ -222,7 +233,7 @@ impl OwnerAway {
     /// In words, for people.
     pub(crate) fn in_words(&self) -> String {
         let mut text = format!(
-            "the owner's key is away (in {}): nobody is let in or removed without --owner FILE",
+            "the owner's key is away (in {}): nobody is let in or removed but by what runs with --owner FILE",
             self.file.display()
         );
         match self.tickets_waiting {

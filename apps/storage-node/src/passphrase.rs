@@ -61,9 +61,10 @@ pub(crate) fn passphrase(options: &Passphrase, current: &Source<'_>) -> Result<(
         if was_sealed { "another" } else { "a" },
         Cost::default()
     ));
-    say(
-        "commands and drives of this home ask for it; its nodes start without it. Nobody can bring it back: keep it, or the words of `recovery`",
-    );
+    say(format_args!(
+        "commands and drives of this home ask for it; its nodes start without it. Nobody can bring it back: keep it. If it is lost, {}",
+        keyring::lost(home.is_owners())
+    ));
     Ok(())
 }
 

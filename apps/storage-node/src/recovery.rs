@@ -74,7 +74,7 @@ pub(crate) fn recovery(options: &Recovery) -> Result<(), Failure> {
         }
     }
     output::warn(format_args!(
-        "{} of {} nodes keep what goes with them; back with: storage-node recover --node {}",
+        "{} of {} nodes that were reached keep what goes with them, and the others get it from `up`; back with: storage-node recover --node {}",
         kept.by,
         kept.of,
         outside.first().map_or("ADDRESS".to_owned(), SocketAddr::to_string)
@@ -88,7 +88,7 @@ fn give_to_nodes(home: &Home, network: &Network) -> Result<(Kept, Vec<PublicKey>
     let (kept, keepers) = process::run(|| {
         let user = settings.user()?;
         if !keeping::is_possible(home, network, &user) {
-            return Err(Failure::NotTheOwner { path: home.path().into() });
+            return Err(identity::no_owner(home));
         }
         let client = Client::connect(&settings)?;
         let keeping = Keeping::new(home, network, &user);

@@ -8,6 +8,7 @@
 //! Not here: how a list spreads (`overlay::revocation`).
 
 use bytes::Bytes;
+use filesystem::format::printable_path;
 use overlay::message::{Revoke, Revoked};
 use overlay::{Contact, Node, Overlay, Revocations};
 use reactor::crypto::PublicKey;
@@ -27,7 +28,7 @@ use crate::network::{Network, Role};
 use crate::nodes::Nodes;
 use crate::output::{self, say};
 use crate::process;
-use crate::roll::{LetIn, Roll};
+use crate::roll::{LetIn, Roll, SpaceEntry};
 use crate::sharing::{Intruder, Sharer, TakenOff};
 use crate::space_lists::{self, Unsettled};
 
@@ -54,6 +55,10 @@ pub(crate) fn remove(options: &Remove) -> Result<(), Failure> {
     }
     if subject.is_node() {
         return leaving::turn_out(&settings, &home, &subject, options.now);
+    }
+    if options.now {
+        let reason = "--now is for storage nodes, whose blocks are lost then; people and tickets are removed at once anyway";
+        return Err(Failure::NotForPeople { who: subject.to_string(), reason });
     }
     turn_out(&home, &settings, &subject)
 }
@@ -228,10 +233,27 @@ fn put_off_the_drive(
     if of_drive.is_ok() {
         say("the drive has a new key, which is sealed to those who stay");
     }
-    let of_spaces = space_lists::settle(&sharer, list, space_lists::PATIENCE)
-        .and_then(|unsettled| tell_of_spaces(&unsettled, subject, member));
+    let was_on = Roll::read(home).map(|roll| spaces_of(&roll, member)).unwrap_or_default();
+    let of_spaces = space_lists::settle(&sharer, list, space_lists::PATIENCE).and_then(|unsettled| {
+        let is_left = |path: &String| unsettled.iter().any(|space| space.path() == path.as_str());
+        let off: Vec<&str> = was_on.iter().filter(|path| !is_left(path)).map(String::as_str).collect();
+        if !off.is_empty() {
+            say(format_args!("it is taken off the spaces that it was on: {}", off.join(", ")));
+        }
+        tell_of_spaces(&unsettled, subject, member)
+    });
+    say(
+        "what it could read until now it may have kept, and its machine's cache has some of it: change what passwords lay in the drive",
+    );
     let roll = Roll::read(home).map(|roll| tell_what_is_left(&roll, member, list));
     of_drive.and(of_spaces).and(roll)
+}
+
+/// Where the spaces are that somebody is on the list of, as far as this home knows.
+fn spaces_of(roll: &Roll, member: &LetIn) -> Vec<String> {
+    let has = |space: &&SpaceEntry| space.people.iter().any(|allowed| allowed.key == member.key);
+    let spaces = roll.spaces.iter().filter(|space| !space.is_given_up).filter(has);
+    spaces.map(|space| printable_path(&space.path)).collect()
 }
 
 /// Says for which spaces it is not known that somebody who was removed is off.
@@ -306,7 +328,8 @@ pub(crate) fn put_out(sharer: &Sharer<'_>, revoked: &Revocations, members: &[Let
 pub(crate) fn tell_of<'a>(intruders: impl Iterator<Item = &'a Intruder>) {
     for intruder in intruders {
         output::warn(format_args!(
-            "the drive was shared with {intruder}: it has a new key now, which is not; whoever put that there may write"
+            "{intruder} could read the drive, by the doing of somebody who may write to it: the drive has a new key now, which that one does \
+             not have"
         ));
     }
 }

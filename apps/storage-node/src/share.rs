@@ -96,6 +96,14 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
         let store = client.block_store();
         let sharer = Sharer { home: &home, network: &network, store: &store, user: client.user() };
         let turn = Turn::take(&home)?;
+        if let Ok(Some((_, end))) = volume.link_on_the_way(name.text().as_bytes())
+            && let Some(above) = name.text().get(..end).filter(|above| above.len() < name.text().len())
+        {
+            return Err(refused(
+                format!("{} is a space, and a space lies in no other", Shown::of(above)),
+                "share a directory that is in the drive itself; who may do what in a space, its list says for all that is in it",
+            ));
+        }
         let place = volume.look_at_place(name.text()).map_err(at_place)?;
         let begun = begun(&home, &name)?;
         let gone = begun.as_ref().filter(|space| space.is_linked && !leads_to(&place, space, &network));
@@ -111,6 +119,15 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
                 let genesis = space.genesis()?;
                 opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
                 (genesis, Wish::AsItIs)
+            }
+            (_, None) if options.put_back && was_removed(&home, &name)? => {
+                return Err(refused(
+                    format!(
+                        "the space {name} was removed, or given up, and is nothing to be put back as it is"
+                    ),
+                    "`past DIR` lists what it was: `rollback DIR --to ID` has it be that again, and then `share DIR --put-back` puts its name \
+                     back",
+                ));
             }
             (_, None) if options.put_back => {
                 return Err(refused(
@@ -360,6 +377,11 @@ fn of_link(
 fn begun(home: &Home, name: &SpaceName) -> Result<Option<SpaceEntry>, Failure> {
     let spaces = Roll::read(home)?.spaces;
     Ok(spaces.into_iter().rev().find(|space| space.path == name.text() && !space.is_given_up))
+}
+
+/// Whether a space that this home had at `name` was removed, or given up.
+fn was_removed(home: &Home, name: &SpaceName) -> Result<bool, Failure> {
+    Ok(Roll::read(home)?.spaces.iter().any(|space| space.path == name.text() && space.is_given_up))
 }
 
 /// On this thread: it is one small file, and nothing else waits in a command.

@@ -60,8 +60,10 @@ impl Intruder {
 impl fmt::Display for Intruder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Intruder::Member(_, name) => write!(f, "{name}, whom the roll does not have there"),
-            Intruder::Unknown(key) => write!(f, "the key {key}, which nobody on this home's roll has"),
+            Intruder::Member(_, name) => {
+                write!(f, "{name}, whom the owner did not let in or has removed since,")
+            }
+            Intruder::Unknown(key) => write!(f, "the key {key}, which nobody on this home's roll has,"),
         }
     }
 }

@@ -51,7 +51,7 @@ fn a_directory_that_is_no_home_is_called_so_and_left_alone() {
     let home_text = text(&home);
     refused(&["status", "--home", home_text], "is not a hypha home", "storage-node up");
     refused(&["mount", "--home", home_text, text(&drive)], "is not a hypha home", "storage-node up");
-    refused(&["put", "x", "--home", home_text], "is not a hypha home", "storage-node up");
+    refused(&["put", "x", "--home", home_text], "is not a hypha home", "storage-node join - ./drive");
     refused(&["run", "--home", home_text], "is the home of no node", "`join - --home DIR` here");
     fs::create_dir(&home).unwrap();
     fs::write(home.join("thesis.tex"), "years of work").unwrap();

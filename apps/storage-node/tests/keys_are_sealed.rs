@@ -217,9 +217,11 @@ fn keys_take_a_passphrase_and_the_owners_key_may_be_elsewhere() {
     let mut up = Running::start_with(&mut service(&["up", text(&drive)]), "the owner's key is away");
     assert!(up.wait_for("the drive is", SOON));
     let output = service(&["invite"]).output().unwrap();
-    refused(output, "--owner FILE");
+    refused(output, &format!("--owner {}", text(&file)));
+    let output = service(&["invite"]).output().unwrap();
+    refused(output, &format!("the owner's key is away (in {})", text(&file)));
     let status = done(service(&["status"]).output().unwrap());
-    assert!(status.contains("nobody is let in or removed without --owner FILE"), "{status}");
+    assert!(status.contains("nobody is let in or removed but by what runs with --owner FILE"), "{status}");
     let other = place.join("other.sealed");
     fs::copy(&file, &other).unwrap();
     let with_owner = ["--owner", text(&other), "--passphrase-fd", "0", "--owner-passphrase-fd", "0"];
@@ -239,6 +241,13 @@ fn keys_take_a_passphrase_and_the_owners_key_may_be_elsewhere() {
         Running::start_with(&mut service(&["up", "--owner", text(&other), text(&drive)]), "the drive is");
     let joined = joining.wait(SOON).unwrap();
     assert!(joined.success(), "{}", joining.drain());
+    // Of a member's home the owner's words bring back nothing.
+    let new = ["passphrase", "--home", text(&second), "--new-passphrase-fd", "0"];
+    let told = done(given("of the second\n", &new));
+    assert!(told.contains("the owner removes this member") && !told.contains("words"), "{told}");
+    let wrong = ["passphrase", "--home", text(&second), "--remove", "--passphrase-fd", "0"];
+    let wrong = given("wrong\n", &wrong);
+    assert!(said(&wrong).contains("the owner removes this member"), "{}", said(&wrong));
     let renewed = done(service(&["owner", "renew", "--owner", text(&other)]).output().unwrap());
     assert!(renewed.contains("1 of 1 nodes keep the newest passports of 1 member"), "{renewed}");
     assert!(up.stop().success());

@@ -100,6 +100,8 @@ fn a_space_that_is_removed_is_gone_for_all_and_comes_back_to_its_owner() {
     });
 
     // Its owner changes his mind.
+    let said = refusal(&home, &["share", "band", "--put-back"]);
+    assert!(said.contains("the space band was removed") && said.contains("`rollback DIR --to ID`"), "{said}");
     let said = printed(&home, &["rollback", "band", "--to", again]);
     assert!(said.contains("the space band is what it was"), "{said}");
     assert!(said.contains("nobody but you is on its list"), "{said}");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::listen::address;
 use super::{Command, HOME_TWICE, HomeOption, one_of};
 use crate::home::Home;
 use crate::keyring::Given;
@@ -122,7 +123,7 @@ was let in. A node must run that keeps what goes with them. The lost home's own 
 #[command(after_help = RECOVER_EXAMPLES)]
 pub(crate) struct Recover {
     /// A running node of the network; may be given several times
-    #[arg(long = "node", value_name = "ADDRESS", required = true)]
+    #[arg(long = "node", value_name = "ADDRESS", required = true, value_parser = address)]
     pub(crate) nodes: Vec<SocketAddr>,
     /// Descriptor to read the words from; 0 is standard input [default: the terminal]
     #[arg(long, value_name = "N")]
@@ -164,7 +165,8 @@ Examples:
 
 Without the owner's key the drive works as before, and nobody is let in or removed, and no passport renewed: `status` says how
 long those of the members last, and `owner renew` renews them. `up` or `mount` with --owner FILE does that by itself, and lets
-in whoever was invited, for as long as it runs.";
+in whoever was invited, for as long as it runs: an `up` that runs without it is stopped for that and started with it, or a `mount`
+with it runs beside, of the same home.";
 
 /// Options of `owner`.
 #[derive(Debug, Args)]

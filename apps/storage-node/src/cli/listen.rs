@@ -38,6 +38,12 @@ impl ListenAt {
     }
 }
 
+/// Where a node is reached: nothing is guessed of its port.
+pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    let with_port = "give it with its port, as in 203.0.113.7:4701, or [2001:db8::7]:4701; names of machines are not looked up";
+    text.parse().map_err(|_| with_port)
+}
+
 impl FromStr for ListenAt {
     type Err = String;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use filesystem::format::printable;
 use overlay::invitation::{InvitedAs, NAME_BYTES_MAX};
 
 use super::{DiscoveryOption, HomeOption, ListenAt, MappingOption, NodeSays};
@@ -102,6 +103,10 @@ fn a_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.chars().all(is_plain) {
         return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes, and no spaces"));
     }
+    // What is shown of it otherwise would be another name, which has to be quoted.
+    if printable(text) != text {
+        return Err("a name has letters, digits, and of other signs only @ . _ -".into());
+    }
     if text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err("it could be the digits of somebody's key: give it a letter after f, or an @".into());
     }
@@ -127,7 +132,10 @@ Examples:
   storage-node remove 3f2a9c                   by the first digits of the key, a member's or a ticket's
 
 Nodes that run refuse it at once, also on open connections; others when they are back. The drive gets a new key, so that
-what is written from then on stays unread. What a member could read before, it may have kept.";
+what is written from then on stays unread, and it is taken off the spaces that it was on. What a member could read before, it may have
+kept, and its machine's cache has some of it: so of a stolen laptop, first `remove` whoever used it, with the home that made the
+network, then change what passwords lay in the drive. Of the machine with that home nothing but a new network helps: whoever has
+its keys has the drive.";
 
 /// Options of `remove`.
 #[derive(Debug, Args)]

@@ -27,8 +27,7 @@ everybody. So let those write whom you trust.
 
 A space has snapshots of its own, in DIR/.snapshots: `snapshot` takes one of the drive and of each space that this home knows and may
 write, and `history`, `diff`, `restore`, `put` and `get` work in the space that their path leads into. `rm -r` of a directory above
-goes into spaces. What has a space in it can't be brought back by `restore` as a whole, and what is in a space can't be pinned. What
-is removed in one stays on the nodes until `gc` of the home that made the network deletes it.";
+goes into spaces. What has a space in it can't be brought back by `restore` as a whole. What is removed in one stays on the nodes until `gc` of the home that made the network deletes it.";
 
 /// Options of `share`.
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ fn command_of(line: &str) -> Result<Command, clap::Error> {
 
 #[test]
 fn home_may_stand_before_and_after_the_verb() {
-    let verbs = "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;diff a now;history x;restore x;retention;past;rollback --to x;node list;node replace 2;\
+    let verbs = "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;diff a now;history x;restore x;undelete x;retention;past;rollback --to x;node list;node replace 2;\
                  node drain 2;node remove 2;invite;join t;members;remove w;recovery;\
                  recover --node 127.0.0.1:1;passphrase;owner export f;owner renew;owner import f";
     for verb in verbs.split(';') {
@@ -42,6 +42,22 @@ fn nodes_are_between_one_and_sixty_four() {
     assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "0", "d"]).is_err());
     assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "65", "d"]).is_err());
     assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "3", "d"]).is_ok());
+}
+
+#[test]
+fn a_node_is_named_with_its_port_and_a_member_by_what_shows_as_it_is() {
+    for line in ["status --node ADDRESS", "run --home h --node ADDRESS", "recover --node ADDRESS"] {
+        let with = |address: &str| command_of(&format!("storage-node {}", line.replace("ADDRESS", address)));
+        assert!(with("203.0.113.7:4701").is_ok() && with("[::1]:4701").is_ok(), "{line}");
+        let error = with("203.0.113.7").unwrap_err().to_string();
+        assert!(error.contains("give it with its port, as in 203.0.113.7:4701"), "{error}");
+    }
+    for (name, is_fine) in
+        [("ben", true), ("Änne.2@desk-top_1", true), ("ben/x", false), ("ben?", false), ("facade", false)]
+    {
+        let line = format!("storage-node join --as {name} t");
+        assert_eq!(command_of(&line).is_ok(), is_fine, "{line}");
+    }
 }
 
 #[test]

@@ -55,11 +55,23 @@ fn render(list: &AccessList, owner: &PublicKey) -> String {
     }
     let _ = writeln!(
         text,
-        "list {} of the space that the drive's owner put at {}, signed by him; `--log` shows how it came to be",
-        list.number,
-        Shown::of(&list.path)
+        "{}, by the {} list that the drive's owner signed for it, the newest; `--log` shows what each changed",
+        Shown::of(&list.path),
+        nth(list.number)
     );
     text
+}
+
+/// As in "the 2nd".
+fn nth(number: u64) -> String {
+    let ending = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
 }
 
 fn log(list: &AccessList) -> String {
