@@ -91,6 +91,17 @@ impl WithPast {
         Ok((node, self.view(node.tree)?))
     }
 
+    /// The link to another volume that `name` in a directory of a snapshot is, and what that snapshot is called.
+    pub(crate) fn link_then(&self, parent: Inode, name: &[u8]) -> Result<Option<(Bytes, String)>, Errno> {
+        if parent == DIRECTORY || !PAST.has(parent) {
+            return Ok(None);
+        }
+        let (node, view) = self.find(parent)?;
+        let Some(link) = view.link_at(node.inode, name)? else { return Ok(None) };
+        let snapshot = self.volume.snapshot(node.tree)?.ok_or(Errno::ESTALE)?;
+        Ok(Some((link, snapshot.record.name)))
+    }
+
     /// Shows the kernel something of a snapshot.
     fn show(&self, snapshot: u64, attributes: Attributes) -> Attributes {
         let mut numbers = self.numbers.borrow_mut();

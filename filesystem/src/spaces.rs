@@ -9,13 +9,14 @@
 //! its list. It is tried again when somebody asks again.
 //!
 //! A space has its snapshots in a `.snapshots` of its own, in its directory (see `past`). It knows no spaces within it, nor does the
-//! drive's past: such names are listed, and refused. Who opens volumes, and closes them, is the application ([`SpaceOpener`]).
+//! drive's past but for the snapshots that they have of that name (`then`). Who opens volumes, and closes them, is the application ([`SpaceOpener`]).
 
 mod news;
 mod operations;
 mod table;
 #[cfg(test)]
 mod tests;
+mod then;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ use crate::past::WithPast;
 use crate::volume::Volume;
 use news::News;
 use table::Space;
+use then::Then;
 
 /// As many spaces as a mount shows: each that is opened takes memory for a cache of its own.
 const SPACE_COUNT_MAX: usize = 64;
@@ -63,9 +65,13 @@ pub struct WithSpaces {
     drive: Rc<Volume>,
     /// The drive as it is shown, its past with it.
     base: Rc<dyn Operations>,
+    /// Its past, where that is shown.
+    past: Option<Rc<WithPast>>,
     opener: Rc<dyn SpaceOpener>,
     numbers: Rc<RefCell<Numbers>>,
     spaces: RefCell<BTreeMap<u64, Rc<Space>>>,
+    /// Those in snapshots of the drive.
+    thens: RefCell<BTreeMap<u64, Rc<Then>>>,
     is_given_up: Cell<bool>,
     news: Rc<News>,
     /// Those that pass on what volumes tell the kernel.
@@ -74,6 +80,8 @@ pub struct WithSpaces {
 
 /// Something in a space that is open.
 struct Found {
+    /// The space's number, or that of what it was in a snapshot of the drive.
+    tree: u64,
     space: Rc<Space>,
     volume: Rc<WithPast>,
     /// By the number that the volume has for it.
@@ -81,16 +89,28 @@ struct Found {
 }
 
 impl WithSpaces {
-    /// Shows the spaces whose links are in `drive`, which is shown as `base`.
-    pub fn new(drive: Rc<Volume>, base: Rc<dyn Operations>, opener: Rc<dyn SpaceOpener>) -> Rc<WithSpaces> {
+    /// Shows the spaces whose links are in the drive, and what they were in its past.
+    pub fn new(drive: Rc<Volume>, past: Rc<WithPast>, opener: Rc<dyn SpaceOpener>) -> Rc<WithSpaces> {
+        WithSpaces::over(drive, past.clone(), Some(past), opener)
+    }
+
+    /// As [`WithSpaces::new`], over a drive that is shown as `base`.
+    fn over(
+        drive: Rc<Volume>,
+        base: Rc<dyn Operations>,
+        past: Option<Rc<WithPast>>,
+        opener: Rc<dyn SpaceOpener>,
+    ) -> Rc<WithSpaces> {
         let news = Rc::new(News::default());
         let teller = news::pass_on(news.clone(), base.clone(), None);
         Rc::new(WithSpaces {
             drive,
             base,
+            past,
             opener,
             numbers: Rc::new(RefCell::new(Numbers::new(SPACES))),
             spaces: RefCell::default(),
+            thens: RefCell::default(),
             is_given_up: Cell::new(false),
             news,
             tellers: Rc::new(RefCell::new(vec![teller])),
@@ -200,33 +220,35 @@ impl WithSpaces {
         if !SPACES.has(number) {
             return Ok(None);
         }
-        let (space, inode) = self.node(number)?;
+        let (tree, space, inode) = self.node(number)?;
         let volume = self.volume_of(&space)?;
-        Ok(Some(Found { space, volume, inode }))
+        Ok(Some(Found { tree, space, volume, inode }))
     }
 
-    fn node(&self, number: Inode) -> Result<(Rc<Space>, Inode), Errno> {
+    /// The tree, its space, and the number that the space has for what is meant.
+    fn node(&self, number: Inode) -> Result<(u64, Rc<Space>, Inode), Errno> {
         let node = self.numbers.borrow().node(number).ok_or(Errno::ESTALE)?;
-        let space = self.spaces.borrow().get(&node.tree).cloned().ok_or(Errno::ESTALE)?;
-        Ok((space, node.inode))
+        let then = || self.thens.borrow().get(&node.tree).map(|then| then.space.clone());
+        let space = self.spaces.borrow().get(&node.tree).cloned().or_else(then).ok_or(Errno::ESTALE)?;
+        Ok((node.tree, space, node.inode))
     }
 
     /// Whether a number is a space's own directory, and it can't be opened.
     fn is_shut(&self, number: Inode) -> bool {
-        let is_root = |(_, inode): &(Rc<Space>, Inode)| *inode == Inode::ROOT;
+        let is_root = |(_, _, inode): &(u64, Rc<Space>, Inode)| *inode == Inode::ROOT;
         SPACES.has(number)
             && self
                 .node(number)
                 .ok()
                 .filter(is_root)
-                .is_some_and(|(space, _)| self.volume_of(&space).is_err())
+                .is_some_and(|(_, space, _)| self.volume_of(&space).is_err())
     }
 
     /// Shows the kernel something of a space.
-    fn show(&self, space: &Space, attributes: Attributes) -> Attributes {
+    fn show(&self, tree: u64, attributes: Attributes) -> Attributes {
         let mut numbers = self.numbers.borrow_mut();
         numbers.begin_answer();
-        let inode = numbers.show(Node { tree: space.number, inode: attributes.inode });
+        let inode = numbers.show(Node { tree, inode: attributes.inode });
         Attributes { inode, ..attributes }
     }
 
@@ -239,7 +261,7 @@ impl WithSpaces {
                 Attributes { inode: Inode::ROOT, mode: 0, nlink: 2, size: 0, blocks_512: 0, rdev: 0, ..above }
             }
         };
-        Ok(self.show(space, found))
+        Ok(self.show(space.number, found))
     }
 
     /// The volumes of all spaces that are open.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::members::{id, join, printed, refusal};
 use common::running::Running;
-use common::{Place, eventually, fuse_is_usable, text};
+use common::{Place, eventually, fuse_is_usable, run, text};
 
 /// Seconds are meant; a loaded machine may take longer.
 const SOON: Duration = Duration::from_secs(60);
@@ -64,6 +64,21 @@ fn a_command_with_a_path_in_a_space_works_there_and_a_reader_becomes_a_writer_wh
         assert!(reads(&drive.join("band/.snapshots/before/notes/today"), "then"), "{}", drive.display());
     }
     assert!(!a.join("band/.snapshots/of-bob").exists());
+    // The drive's own snapshot has it as well, whoever looks, copies, or goes up from there; and says where there is none.
+    for drive in [&a, &b] {
+        let then = drive.join(".snapshots/before/band");
+        assert!(reads(&then.join("notes/today"), "then"), "{}", drive.display());
+        assert!(reads(&then.join("../band/notes/today"), "then"), "{}", drive.display());
+        assert!(reads(&drive.join("band/.snapshots/before/notes/today"), "then"), "{}", drive.display());
+        let denied = fs::write(then.join("notes/today"), "no").unwrap_err();
+        assert_eq!(denied.kind(), ErrorKind::ReadOnlyFilesystem);
+        let missing = fs::read_dir(drive.join(".snapshots/of-bob/band")).unwrap_err();
+        assert_eq!(missing.raw_os_error(), Some(61), "{missing}");
+    }
+    let (whole, copy) = (a.join(".snapshots/before"), place.join("copy"));
+    run("cp", &["-a", text(&whole), text(&copy)]);
+    assert!(reads(&copy.join("band/notes/today"), "then"));
+    assert_eq!(run("diff", &["-r", text(&whole), text(&copy)]), "");
     let changed = fs::write(a.join("band/.snapshots/before/notes/today"), "no").unwrap_err();
     assert_eq!(changed.kind(), ErrorKind::ReadOnlyFilesystem);
     assert!(printed(&bobs, &["snapshots", "--of", "band"]).contains("before"));
@@ -117,9 +132,15 @@ fn a_command_with_a_path_in_a_space_works_there_and_a_reader_becomes_a_writer_wh
     printed(&home, &["share", "ours/choir", "--read", &id(&bobs)]);
     let said = printed(&home, &["snapshot", "nested"]);
     assert!(said.contains("of the space ours/choir as well"), "{said}");
+    assert!(a.join(".snapshots/nested/ours/choir").is_dir());
     let said = refusal(&home, &["restore", "ours", "--at", "nested", "--to", "again"]);
     assert!(said.contains("there is a space in it") && !said.contains("the nodes do not"), "{said}");
     assert!(!a.join("again").exists());
+
+    assert!(
+        refusal(&home, &["share", "ours/choir/of mine"])
+            .contains("ours/choir is a space, and a space lies in no other")
+    );
 
     // He may write: no mount anew.
     printed(&home, &["share", "band", "--write", &id(&bobs)]);
@@ -139,7 +160,12 @@ fn a_command_with_a_path_in_a_space_works_there_and_a_reader_becomes_a_writer_wh
             "{said}"
         );
     }
-    for process in [bob, up] {
-        assert!(process.stop().success());
-    }
+    assert!(bob.stop().success());
+
+    // Who is removed is off the spaces too, and it is said which, and what he may have kept.
+    assert!(refusal(&home, &["remove", &id(&bobs), "--now"]).contains("--now is for storage nodes"));
+    let said = printed(&home, &["remove", &id(&bobs)]);
+    assert!(said.contains("taken off the spaces that it was on: band, ours/choir"), "{said}");
+    assert!(said.contains("it may have kept"), "{said}");
+    assert!(up.stop().success());
 }

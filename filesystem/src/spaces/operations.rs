@@ -19,6 +19,11 @@ impl WithSpaces {
                 entry.kind = FileKind::Directory;
                 entry.inode = self.numbers.borrow().of(Node { tree: space.number, inode: Inode::ROOT });
                 entry.attributes = None;
+            } else if let Ok(Some(tree)) = self.linked_then(parent, &entry.name) {
+                // Which number its top has is known once it is looked up.
+                entry.kind = FileKind::Directory;
+                entry.inode = self.numbers.borrow().of(Node { tree, inode: Inode::ROOT });
+                entry.attributes = None;
             }
         }
         Ok(())
@@ -37,16 +42,24 @@ impl Operations for WithSpaces {
                         space.above.set(parent);
                         self.show_space(&space)
                     }
-                    None => Err(Errno::EOPNOTSUPP),
+                    None => match self.linked_then(parent, name)? {
+                        Some(tree) => self.show_then(tree),
+                        None => Err(Errno::EOPNOTSUPP),
+                    },
                 },
                 other => other,
             };
         };
+        if name == b".."
+            && let Some(above) = self.above_then(found.tree, found.inode)
+        {
+            return self.base.attributes(above);
+        }
         if found.inode == Inode::ROOT && name == b".." {
             return self.base.attributes(found.space.above.get());
         }
         let attributes = found.volume.lookup(found.inode, name)?;
-        Ok(self.show(&found.space, attributes))
+        Ok(self.show(found.tree, attributes))
     }
 
     fn remember(&self, inode: Inode) {
@@ -54,7 +67,7 @@ impl Operations for WithSpaces {
             return self.base.remember(inode);
         }
         self.numbers.borrow_mut().remember(inode);
-        if let Ok((space, inode)) = self.node(inode)
+        if let Ok((_, space, inode)) = self.node(inode)
             && let Some(volume) = space.opened()
         {
             volume.remember(inode);
@@ -65,7 +78,7 @@ impl Operations for WithSpaces {
         if !SPACES.has(inode) {
             return self.base.forget(inode, count);
         }
-        if let Ok((space, inode)) = self.node(inode)
+        if let Ok((_, space, inode)) = self.node(inode)
             && let Some(volume) = space.opened()
         {
             volume.forget(inode, count);
@@ -77,7 +90,7 @@ impl Operations for WithSpaces {
         if !SPACES.has(inode) {
             return self.base.attributes(inode);
         }
-        let (space, within) = self.node(inode)?;
+        let (_, space, within) = self.node(inode)?;
         if within == Inode::ROOT {
             return Ok(Attributes { inode, ..self.show_space(&space)? });
         }
@@ -104,7 +117,7 @@ impl Operations for WithSpaces {
             None => self.base.make_node(parent, name, kind, mode, rdev, credentials),
             Some(found) => {
                 let made = found.volume.make_node(found.inode, name, kind, mode, rdev, credentials)?;
-                Ok(self.show(&found.space, made))
+                Ok(self.show(found.tree, made))
             }
         }
     }
@@ -119,7 +132,7 @@ impl Operations for WithSpaces {
             None => self.base.make_unnamed(directory, mode, credentials),
             Some(found) => {
                 let made = found.volume.make_unnamed(found.inode, mode, credentials)?;
-                Ok(self.show(&found.space, made))
+                Ok(self.show(found.tree, made))
             }
         }
     }
@@ -135,7 +148,7 @@ impl Operations for WithSpaces {
             None => self.base.make_directory(parent, name, mode, credentials),
             Some(found) => {
                 let made = found.volume.make_directory(found.inode, name, mode, credentials)?;
-                Ok(self.show(&found.space, made))
+                Ok(self.show(found.tree, made))
             }
         }
     }
@@ -151,7 +164,7 @@ impl Operations for WithSpaces {
             None => self.base.make_symlink(parent, name, target, credentials),
             Some(found) => {
                 let made = found.volume.make_symlink(found.inode, name, target, credentials)?;
-                Ok(self.show(&found.space, made))
+                Ok(self.show(found.tree, made))
             }
         }
     }
@@ -166,9 +179,9 @@ impl Operations for WithSpaces {
     fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
         match (self.find(inode)?, self.find(new_parent)?) {
             (None, None) => self.base.link(inode, new_parent, new_name),
-            (Some(from), Some(to)) if from.space.number == to.space.number => {
+            (Some(from), Some(to)) if from.tree == to.tree => {
                 let linked = to.volume.link(from.inode, to.inode, new_name)?;
-                Ok(self.show(&to.space, linked))
+                Ok(self.show(to.tree, linked))
             }
             _ => Err(Errno::EXDEV),
         }
@@ -201,7 +214,7 @@ impl Operations for WithSpaces {
                 let renamed = self.base.rename(parent, name, new_parent, new_name, flags);
                 self.explain(renamed, &[(parent, name), (new_parent, new_name)])
             }
-            (Some(from), Some(to)) if from.space.number == to.space.number => {
+            (Some(from), Some(to)) if from.tree == to.tree => {
                 to.volume.rename(from.inode, name, to.inode, new_name, flags)
             }
             _ => Err(Errno::EXDEV),
@@ -263,8 +276,12 @@ impl Operations for WithSpaces {
             return Ok(entries);
         };
         let mut entries = found.volume.read_directory(found.inode, cookie, count_max, with_attributes)?;
-        let node = Node { tree: found.space.number, inode: found.inode };
+        let node = Node { tree: found.tree, inode: found.inode };
         self.numbers.borrow_mut().list(node, found.space.above.get(), &mut entries);
+        if let Some(above) = self.above_then(found.tree, found.inode) {
+            let up = entries.iter_mut().filter(|entry| entry.name.as_ref() == b"..");
+            up.for_each(|entry| entry.inode = above);
+        }
         Ok(entries)
     }
 
@@ -343,7 +360,7 @@ impl Operations for WithSpaces {
             return self.base.kept_seconds(inode);
         }
         // What is shut may open.
-        let found = self.node(inode).ok().and_then(|(space, inode)| Some((space.opened()?, inode)));
+        let found = self.node(inode).ok().and_then(|(_, space, inode)| Some((space.opened()?, inode)));
         found.map_or(0, |(volume, inode)| volume.kept_seconds(inode))
     }
 

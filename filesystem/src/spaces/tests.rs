@@ -78,7 +78,7 @@ fn story(answer: Result<(), Errno>) -> Story {
         let_go: Signal::new(),
         count: Cell::new(0),
     });
-    let shown = WithSpaces::new(drive.clone(), drive.clone(), door.clone());
+    let shown = WithSpaces::over(drive.clone(), drive.clone(), None, door.clone());
     Story { store, keys, drive, link: link.to_vec(), door, shown }
 }
 
