@@ -104,7 +104,7 @@ fn a_name(text: &str) -> Result<String, String> {
         return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes, and no spaces"));
     }
     // What is shown of it otherwise would be another name, which has to be quoted.
-    if printable(text) != text {
+    if printable(text) != text || text.contains('?') {
         return Err("a name has letters, digits, and of other signs only @ . _ -".into());
     }
     if text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
