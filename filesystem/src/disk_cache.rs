@@ -10,7 +10,8 @@
 //! counts whole pages before they are written.
 //!
 //! Nothing waits for the cache's disk but a read from it: what is to be taken in waits in memory, within a bound, and is
-//! dropped beyond it. A disk that takes nothing ends the taking in with one line in the log, and nothing else.
+//! dropped beyond it. A disk that takes nothing ends the taking in with one line in the log, and nothing else. One more waits: what was
+//! published is answered once it is here, so that a start from here after a kill shows what was answered.
 //!
 //! Beside the blocks lies the newest root that was seen of each volume, so that a mount can start from here where no node answers.
 //!
@@ -18,6 +19,7 @@
 
 mod contents;
 mod entry;
+mod intake;
 mod offline;
 mod pins;
 mod roots;
@@ -36,7 +38,7 @@ use bytes::{Bytes, BytesMut};
 use dht::Address;
 use reactor::JoinHandle;
 use reactor::cell::RefCell;
-use reactor::fs::{self, File, OpenOptions};
+use reactor::fs::{self, File};
 use reactor::sync::{Mutex, Signal};
 
 use contents::{Contents, Entry};
@@ -50,12 +52,6 @@ pub use store::CachedStore;
 pub const SIZE_BYTES_MIN: u64 = 8 << 20;
 /// What the directories and their names may take beside the entries.
 const OVERHEAD_BYTES: u64 = 256 << 10;
-/// Bytes that may wait in memory to be taken in: more comes only from a copy that outruns the disk, which is no loss.
-const WAITING_BYTES_MAX: usize = 32 << 20;
-/// What stays free on the cache's disk: the journal is mostly on it too, and has to have room when the nodes have none.
-const RESERVE_BYTES: u64 = 512 << 20;
-/// After how many bytes taken in it is looked again how much is free.
-const LOOK_BYTES: u64 = 16 << 20;
 /// How long a process that lacks the lock goes without trying for it again, and without looking for new entries.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long an end waits for what is still to be taken in.
@@ -92,6 +88,11 @@ pub struct DiskCache {
     room: Mutex<()>,
     waiting: RefCell<VecDeque<(Extent, Bytes)>>,
     waiting_bytes: Cell<usize>,
+    /// How many were ever to be taken in, and how many of them were, or never will be.
+    offered: Cell<u64>,
+    worked_off: Cell<u64>,
+    /// One more was.
+    taken: Signal,
     /// Something came, or is to be done.
     work: Signal,
     /// Nothing waits any more.
@@ -138,6 +139,9 @@ impl DiskCache {
             room: Mutex::new(()),
             waiting: RefCell::default(),
             waiting_bytes: Cell::new(0),
+            offered: Cell::new(0),
+            worked_off: Cell::new(0),
+            taken: Signal::new(),
             work: Signal::new(),
             idle: Signal::new(),
             is_idle: Cell::new(true),
@@ -264,112 +268,12 @@ impl DiskCache {
         }
     }
 
-    /// Takes in the bytes of a block from `start` on, a little later, if nothing is in the way.
-    fn offer(&self, address: &Address, start: u32, bytes: &Bytes) {
-        let extent = Extent { address: address.0, start, end: start + bytes.len() as u32 };
-        let is_known = self.contents.borrow().cover(&address.0, &(start..extent.end)).is_some();
-        let has_place = self.waiting_bytes.get() + bytes.len() <= WAITING_BYTES_MAX;
-        if self.is_off.get()
-            || bytes.is_empty()
-            || is_known
-            || !has_place
-            || !(self.is_owner() || self.is_due())
-        {
-            return;
-        }
-        self.waiting_bytes.set(self.waiting_bytes.get() + bytes.len());
-        self.waiting.borrow_mut().push_back((extent, bytes.clone()));
-        self.work.notify_all();
-    }
-
     fn is_owner(&self) -> bool {
         self.lock.borrow().is_some()
     }
 
     fn is_due(&self) -> bool {
         reactor::now().saturating_duration_since(self.looked.get()) >= LOOK_INTERVAL
-    }
-
-    /// The writer: one file at a time.
-    fn work_off(&self) {
-        loop {
-            self.is_idle.set(true);
-            while self.waiting.borrow().is_empty() && !self.wants_look.get() {
-                self.idle.notify_all();
-                self.work.wait();
-            }
-            self.is_idle.set(false);
-            self.wants_look.set(false);
-            let next = self.waiting.borrow_mut().pop_front();
-            let mut result = Ok(());
-            if !self.is_owner() {
-                result = self.look();
-            }
-            if let Some((extent, bytes)) = next {
-                self.waiting_bytes.set(self.waiting_bytes.get() - bytes.len());
-                if self.is_owner() && result.is_ok() && !self.is_off.get() {
-                    result = self.take_in(extent, &bytes);
-                }
-            }
-            if let Err(error) = result {
-                self.fail(&error);
-            }
-        }
-    }
-
-    fn take_in(&self, extent: Extent, bytes: &Bytes) -> io::Result<()> {
-        let _room = self.room.lock();
-        // Two readers may have fetched it at once.
-        if self.contents.borrow().cover(&extent.address, &(extent.start..extent.end)).is_some() {
-            return Ok(());
-        }
-        if !self.spares(extent.disk_bytes())? {
-            return Ok(());
-        }
-        self.make_room(extent.disk_bytes())?;
-        if !self.contents.borrow().fits(extent.disk_bytes()) {
-            return Ok(()); // The rest is pinned.
-        }
-        let entry = self.contents.borrow_mut().admit(extent);
-        self.write_entry(entry, bytes)
-    }
-
-    /// Has an entry's file written, where there is room for it.
-    fn write_entry(&self, entry: Entry, bytes: &Bytes) -> io::Result<()> {
-        let (path, extent) = (self.path_of(&entry), entry.extent);
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|file| file.write_chunk_at(extent.seal(&self.key, bytes).into(), 0));
-        if written.is_err() {
-            let _ = fs::remove_file(&path);
-        } else {
-            self.contents.borrow_mut().insert(entry);
-        }
-        written
-    }
-
-    /// Whether the disk has room for `size` bytes more beside its reserve; if not, gives back of the cache what is lacking.
-    fn spares(&self, size: u64) -> io::Result<bool> {
-        if let Some(left) = self.allowance.get().checked_sub(size) {
-            self.allowance.set(left);
-            return Ok(true);
-        }
-        let directory = self.directory.clone();
-        let free = reactor::offload(move || rustix::fs::statvfs(&directory))
-            .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))?;
-        let spare = free.saturating_sub(RESERVE_BYTES);
-        if spare < size {
-            let held = self.contents.borrow().bytes();
-            let lacking = (RESERVE_BYTES + size).saturating_sub(free).min(held);
-            // As much room as there would be with so much less in it.
-            self.make_room((self.bound_bytes - OVERHEAD_BYTES).saturating_sub(held) + lacking)?;
-            return Ok(false);
-        }
-        self.allowance.set(spare.min(LOOK_BYTES).saturating_sub(size));
-        Ok(true)
     }
 
     /// Evicts until there is room for one more entry, one file at a time: the disk follows each step.

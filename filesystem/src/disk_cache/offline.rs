@@ -33,6 +33,10 @@ pub struct KeptRoot {
     taken_over: RefCell<Option<Record>>,
     /// Held while files are written: of two that do it at once the older might be the last.
     turn: Mutex<()>,
+    /// What keeps the root of each commit, once there was one: no commit waits while files are made durable.
+    newest: Mutex<Option<roots::Newest>>,
+    /// The newest that it was told.
+    published_version: Cell<u64>,
     /// The newest that is on the disk, whoever kept it.
     saved_version: Cell<u64>,
     /// The one in this client's file beside it.
@@ -54,6 +58,8 @@ impl DiskCache {
             seen: RefCell::default(),
             taken_over: RefCell::new(None),
             turn: Mutex::new(()),
+            newest: Mutex::new(None),
+            published_version: Cell::new(0),
             saved_version: Cell::new(0),
             saved_beside: Cell::new(0),
             known: Cell::new(None),
@@ -97,6 +103,8 @@ impl DiskCache {
         for root in self.live_roots().iter().filter(|root| root.register == *register) {
             root.saved_version.set(0);
             root.saved_beside.set(0);
+            root.published_version.set(0);
+            root.newest.lock().take();
         }
     }
 
@@ -122,12 +130,11 @@ impl KeptRoot {
     /// While the files are read.
     pub fn kept(&self) -> Vec<Record> {
         let (directory, key) = (&self.cache.directory, &self.cache.key);
-        let kept = roots::kept(directory, key, &self.register).unwrap_or_default();
-        let newest = kept.first().map_or(0, |record| record.version);
-        self.saved_version.set(self.saved_version.get().max(newest));
+        let Ok(kept) = roots::kept(directory, key, &self.register) else { return Vec::new() };
+        self.saved_version.set(self.saved_version.get().max(kept.durable_version));
         let beside = roots::version_in(directory, &self.file_beside(), key, &self.register);
         self.saved_beside.set(self.saved_beside.get().max(beside));
-        kept
+        kept.records
     }
 
     fn file_beside(&self) -> String {
@@ -166,6 +173,34 @@ impl KeptRoot {
             }
         }
         true
+    }
+
+    /// Keeps the root of a commit whose blocks are here, so that a start after the end of this process, however sudden, shows what was
+    /// answered; a power cut may take it. What is kept for good is [`KeptRoot::keep`]'s.
+    ///
+    /// # Suspends
+    ///
+    /// Until the kernel has it.
+    pub(super) fn keep_published(&self, record: &Record) {
+        let cache = &self.cache;
+        let mut newest = self.newest.lock();
+        if cache.is_off.get() || record.version <= self.published_version.get() {
+            return;
+        }
+        let written = (|| {
+            let (directory, client, key) = (&cache.directory, &cache.client, &cache.key);
+            let mut opened = match newest.take() {
+                Some(opened) => opened,
+                None => roots::Newest::open(directory, client, key, &self.register)?,
+            };
+            opened.write(key, &self.register, record)?;
+            *newest = Some(opened);
+            Ok(())
+        })();
+        match written {
+            Ok(()) => self.published_version.set(record.version),
+            Err(error) => cache.fail(&error),
+        }
     }
 
     /// This machine has seen that version of it: what is opened without the nodes is told to be older, if it is.

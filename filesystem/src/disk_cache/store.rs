@@ -9,6 +9,10 @@
 //! process is gone: whoever looks through this store tells the cache by it, and once a quorum has been out of reach for a
 //! while the volume is offline (`crate::silence`). Once that is longer than a restart, blocks that are not here are refused at
 //! once where no node at all is left to ask. It is one volume's store: one register is asked for through it.
+//!
+//! What is published is answered once the cache has it, with its root: whoever is told that it is stored, and is killed the next moment,
+//! finds it at a start without the nodes. Where the cache can't have it (another process takes in, its disk fails) it is answered all the
+//! same, and such a start tells that it is older.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -49,6 +53,8 @@ pub struct CachedStore {
     is_reading: Cell<bool>,
     /// When the last of these had no answer.
     silent_at: Cell<Option<Instant>>,
+    /// What was published last, if its answer was lost.
+    unknown: RefCell<Option<Unknown>>,
 }
 
 /// What a volume may be opened by.
@@ -59,6 +65,12 @@ enum Start {
     NodesOr(Record),
     /// This: they were asked a moment ago.
     Kept(Record),
+}
+
+/// A root that may be in the register, and the blocks that came with it.
+struct Unknown {
+    payload: Bytes,
+    blocks: Vec<(Address, Bytes)>,
 }
 
 /// Holding one means that the register is being asked.
@@ -91,6 +103,7 @@ impl CachedStore {
             register: Cell::new(None),
             is_reading: Cell::new(false),
             silent_at: Cell::new(None),
+            unknown: RefCell::new(None),
         }
     }
 
@@ -107,6 +120,42 @@ impl CachedStore {
             Err(_) => {}
         }
         swapped
+    }
+
+    /// As [`CachedStore::note`], of a root that these blocks came with.
+    fn note_published(
+        &self,
+        register: &RegisterAddress,
+        payload: Bytes,
+        blocks: Vec<(Address, Bytes)>,
+        published: Result<Record, SwapError>,
+    ) -> Result<Record, SwapError> {
+        let published = self.note(register, published);
+        let ours = match &published {
+            Ok(record) => Some(record),
+            // The answer to an earlier message of this swap was lost.
+            Err(SwapError::Lost(Some(record))) if record.payload == payload => Some(record),
+            _ => None,
+        };
+        self.unknown.take();
+        if let Some(record) = ours {
+            self.root.note_taken();
+            self.keep_published(record, &blocks);
+        } else if matches!(published, Err(SwapError::Unknown { .. })) {
+            // Be it that this root is read then, or one that has it below.
+            blocks.iter().for_each(|(address, content)| self.keep(address, 0, content));
+            *self.unknown.borrow_mut() = Some(Unknown { payload, blocks });
+        }
+        published
+    }
+
+    /// Has the cache keep what was published, before that is answered.
+    fn keep_published(&self, record: &Record, blocks: &[(Address, Bytes)]) {
+        let is_lacking = |(address, _): &&(Address, Bytes)| !self.below.is_at_hand(address);
+        let lacking: Vec<_> = blocks.iter().filter(is_lacking).cloned().collect();
+        if self.cache().take_in_now(&lacking) {
+            self.root.keep_published(record);
+        }
     }
 
     /// Whether no node at all can be reached, as far as is known.
@@ -170,13 +219,6 @@ impl CachedStore {
         if !self.below.is_at_hand(address) {
             self.cache().offer(address, start, bytes);
         }
-    }
-
-    fn keep_all<T, E>(&self, stored: Result<T, E>, blocks: &[(Address, Bytes)]) -> Result<T, E> {
-        if stored.is_ok() {
-            blocks.iter().for_each(|(address, content)| self.keep_taken(address, content));
-        }
-        stored
     }
 }
 
@@ -282,6 +324,12 @@ impl BlockStore for CachedStore {
             }
             (Ok(Some(record)), _) => {
                 self.root.note_root(register, &record);
+                let is_it = |unknown: &mut Unknown| unknown.payload == record.payload;
+                let published = self.unknown.borrow_mut().take_if(is_it);
+                if let Some(Unknown { blocks, .. }) = published {
+                    self.root.note_taken();
+                    self.keep_published(&record, &blocks);
+                }
                 Ok(Some(record))
             }
             (other, _) => other,
@@ -304,8 +352,8 @@ impl BlockStore for CachedStore {
         expected: Option<HeaderHash>,
         payload: Bytes,
     ) -> Result<Record, SwapError> {
-        let published = self.below.publish(blocks.clone(), register, expected, payload);
-        self.keep_all(self.note(register, published), &blocks)
+        let published = self.below.publish(blocks.clone(), register, expected, payload.clone());
+        self.note_published(register, payload, blocks, published)
     }
 
     fn publish_freeing(
@@ -315,8 +363,8 @@ impl BlockStore for CachedStore {
         expected: Option<HeaderHash>,
         payload: Bytes,
     ) -> Result<Record, SwapError> {
-        let published = self.below.publish_freeing(blocks.clone(), register, expected, payload);
-        self.keep_all(self.note(register, published), &blocks)
+        let published = self.below.publish_freeing(blocks.clone(), register, expected, payload.clone());
+        self.note_published(register, payload, blocks, published)
     }
 
     fn usage(&self) -> Result<Usage, ReadError> {

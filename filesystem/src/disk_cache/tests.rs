@@ -323,3 +323,38 @@ fn a_root_that_was_only_seen_takes_no_place_of_one_that_was_gone_on_from() {
         cache.close();
     });
 }
+
+/// A mount was killed right after a sync was answered: its start without the nodes was at what it had stored up to two seconds before.
+#[test]
+fn what_was_published_is_here_with_its_root_when_that_is_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    reactor::run(|| {
+        let store = Rc::new(MemoryBlockStore::new());
+        let register = store.new_register([7; 32]);
+        let mut expected = None;
+        for version in 1..=6u32 {
+            let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
+            let cached = CachedStore::new(store.clone(), cache.root(&register, "the drive"), None);
+            // Frames go before, and wait to be taken in when the root is published.
+            let frame = cached.put(content(100 + version, 400_000)).unwrap();
+            let content = content(version, 5000);
+            let block = Address::of(&store.tag(), &content);
+            let payload = vec![version as u8; 300].into();
+            let published = cached.publish(vec![(block, content)], &register, expected, payload).unwrap();
+            expected = Some(published.header_hash);
+            // As after SIGKILL: whatever waits is not taken in any more.
+            cache.writer.take().unwrap().terminate();
+            drop(cache.lock.take());
+
+            let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
+            let root = cache.root(&register, "the drive");
+            assert_eq!(root.kept().first(), Some(&published));
+            let offline = CachedStore::new(Rc::new(MemoryBlockStore::new()), root, None);
+            assert!(
+                offline.get(&block, Some(0..5000)).is_ok() && offline.get(&frame, Some(0..400_000)).is_ok()
+            );
+            cache.writer.take().unwrap().terminate();
+            drop(cache.lock.take());
+        }
+    });
+}
