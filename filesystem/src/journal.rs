@@ -8,12 +8,14 @@
 //! torn end loses nothing that was acknowledged. The first group of each file is a *snapshot*: all that is not committed,
 //! so that whatever earlier files hold is superseded, and a file that has grown past its use can be replaced. Everything is
 //! encrypted: a file's key is random, and sealed to our own X25519 key in its header. A file goes when a quorum holds all
-//! that is in it, and the directory is synced after, so that a power cut cannot bring it back.
+//! that is in it, and the directory is synced after, so that a power cut cannot bring it back. How far the newest reaches is said beside it
+//! (`end.rs`), so that one that was cut off later is told from a torn end.
 //!
 //! It is no log of operations: replaying it sets keys. Which of them a root contains already, the writer's record in that
 //! root says. On what root they were made the journal says, and has that root itself: on an older one they are never put. The bytes are [`record`]'s; the files are [`reactor::fs`]'s, so that in a simulation they lie on a disk that
 //! tears, loses and fails.
 
+mod end;
 mod note;
 mod reader;
 mod record;
@@ -31,6 +33,7 @@ use reactor::sync::{Mutex, MutexGuard};
 
 use crate::access::VolumeKeys;
 use crate::errno::Errno;
+pub(crate) use end::Lacking;
 pub(crate) use record::Item;
 use record::{RECORD_SIZE, Records};
 
@@ -140,6 +143,8 @@ pub(crate) struct Files {
     served: Vec<u64>,
     /// It was told that these cannot be removed.
     is_told: bool,
+    /// What is said beside them of how far they reach.
+    end: end::End,
     /// The highest number that there ever was: a file must not be taken for older than one that has served.
     last_number: u64,
 }
@@ -162,6 +167,10 @@ pub(crate) struct Group {
     pub(crate) through: u64,
     /// The version of the root that it tells, or that the file has told before.
     pub(crate) root_version: u64,
+    /// The session that writes it, and its device.
+    pub(crate) writer: ([u8; 8], u64),
+    /// The last delta that it has changes of, if it has any.
+    pub(crate) delta: Option<u64>,
 }
 
 /// The journal of one mounted volume.
@@ -176,6 +185,8 @@ pub(crate) struct Journal {
     is_outdated: Cell<bool>,
     /// How often the last replay met what is no torn end, and that it can't read.
     unread: Cell<usize>,
+    /// What the last replay did not find, and was acknowledged.
+    lacking: Cell<Option<Lacking>>,
 }
 
 fn path_of(directory: &Path, number: u64) -> PathBuf {
@@ -248,6 +259,7 @@ impl Journal {
             files: Mutex::new(Files { last_number, found, ..Files::default() }),
             is_outdated: Cell::new(false),
             unread: Cell::new(0),
+            lacking: Cell::new(None),
         }
     }
 
@@ -327,7 +339,7 @@ impl Journal {
         items: impl Iterator<Item = Item>,
         is_whole: impl FnOnce() -> bool,
     ) -> Result<Option<PathBuf>, JournalError> {
-        let Group { snapshot, durably, through, root_version } = group;
+        let Group { snapshot, durably, through, root_version, writer, delta } = group;
         // What earlier mounts left a power cut leaves.
         let durably = durably || (snapshot && (!files.found.is_empty() || files.is_durable_unknown));
         // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more. Nor does
@@ -355,7 +367,10 @@ impl Journal {
             return Err(self.error(error));
         }
         open.root_version = root_version;
+        let size_bytes = open.size_bytes;
         files.open = Some(open);
+        // Before what it takes the place of goes.
+        self.note_end(files, &end::Written { writer, number, size_bytes, delta, durably });
         for (_, held) in files.written.iter_mut().filter(|(written, _)| *written == number) {
             *held = through;
         }
@@ -412,6 +427,9 @@ impl Journal {
             return;
         }
         files.open.take_if(|open| gone.iter().any(|(number, _)| *number == open.number));
+        if files.written.is_empty() {
+            self.clear_end(files);
+        }
         files.served.extend(gone.into_iter().map(|(number, _)| number));
         self.remove_served(files);
     }
@@ -427,6 +445,9 @@ impl Journal {
     ///
     /// Until it is gone for good.
     pub(crate) fn remove_found(&self, files: &mut Files) -> Result<(), JournalError> {
+        if !files.found.is_empty() {
+            self.clear_end(files);
+        }
         files.served.append(&mut files.found);
         let error = || self.error(io::Error::other("files that have served cannot be removed"));
         self.remove_served(files).then_some(()).ok_or_else(error)

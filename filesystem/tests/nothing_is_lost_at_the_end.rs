@@ -25,7 +25,7 @@ fn open_with_journal(store: &Rc<TestStore>, directory: &Path) -> Result<Rc<Volum
 }
 
 fn file_count(directory: &Path) -> usize {
-    std::fs::read_dir(directory).unwrap().count()
+    journal_files(directory).len()
 }
 
 #[test]

@@ -77,11 +77,7 @@ fn synced_changes_come_back_although_the_store_never_had_them() {
         store.budget.set(u64::MAX);
         let volume = restart(&store, crashed.path());
         volume.close().stored().unwrap();
-        assert_eq!(
-            std::fs::read_dir(crashed.path()).unwrap().count(),
-            0,
-            "all is committed: no journal is left"
-        );
+        assert_eq!(journal_files(crashed.path()).len(), 0, "all is committed: no journal is left");
         model.check(&open(&store, "elsewhere"), "without the journal");
     });
 }
@@ -144,7 +140,7 @@ fn the_journal_of_another_volume_is_refused() {
         let result =
             Volume::create(other.clone(), foreign.clone(), write_back("other", crashed.path()), (0, 0));
         assert!(matches!(result.map(drop), Err(OpenError::Journal(JournalError::Unstored(_)))));
-        assert_eq!(std::fs::read_dir(crashed.path()).unwrap().count(), 1, "nor is it thrown away");
+        assert_eq!(journal_files(crashed.path()).len(), 1, "nor is it thrown away");
         let elsewhere = tempfile::tempdir().unwrap();
         let made =
             Volume::create(other.clone(), foreign.clone(), write_back("other", elsewhere.path()), (0, 0));
@@ -262,7 +258,7 @@ fn a_start_needs_no_room_for_what_it_finds_and_takes_it_in_once_though_it_is_sti
         store.budget.set(u64::MAX);
         let volume = restart(&store, found.path());
         volume.close().stored().unwrap();
-        assert_eq!(std::fs::read_dir(found.path()).unwrap().count(), 0);
+        assert_eq!(journal_files(found.path()).len(), 0);
         let other = open(&store, "other");
         other.write(rewritten, 0, b"other", false).unwrap();
         other.unlink(ROOT, b"removed").unwrap();

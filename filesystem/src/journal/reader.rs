@@ -15,7 +15,7 @@ pub(super) struct Reader {
     /// How many records were read.
     pub(super) record_count: u64,
     /// Where the next record begins.
-    offset: u64,
+    pub(super) offset: u64,
     /// It ended with a record that is all there, and is not what was written.
     pub(super) is_damaged: bool,
 }

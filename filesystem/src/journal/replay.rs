@@ -1,6 +1,6 @@
 //! Reading a journal: what earlier mounts left, record by record, and whether that is all there is.
 //!
-//! A crash leaves torn ends, of which nothing was acknowledged: they are passed over. What else can't be read is passed over as
+//! A crash leaves torn ends, of which nothing was acknowledged: they are passed over; that it was not is said beside the files. What else can't be read is passed over as
 //! well, and counted: whoever tells what waits has to say that it is not all.
 
 use std::io;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use reactor::fs::{self, File};
 
+use super::end::Whole;
 use super::reader::Reader;
 use super::{Files, Item, Journal, JournalError, numbers, path_of};
 use crate::access::VolumeKeys;
@@ -45,14 +46,19 @@ impl Journal {
     ) -> Result<(), E> {
         let found = self.files.lock().found.clone();
         self.unread.set(0);
+        let (end, mut read) = (self.read_end(), Vec::new());
         for number in found {
             let path = path_of(&self.directory, number);
+            read.push(Whole { number, size_bytes: 0 });
             let whole = {
                 let Some(mut reader) = Reader::open(self, &path)? else { continue };
                 let mut whole = 0;
                 // Which records are of whole groups is known only at the end of each: hence two readings.
                 while let Some((_, ends_group)) = reader.next(self)? {
-                    whole = if ends_group { reader.record_count } else { whole };
+                    if ends_group {
+                        whole = reader.record_count;
+                        read.last_mut().into_iter().for_each(|file| file.size_bytes = reader.offset);
+                    }
                 }
                 if reader.is_damaged {
                     self.note_unread();
@@ -66,6 +72,7 @@ impl Journal {
                 take(items)?;
             }
         }
+        self.note_lacking(end, &read);
         Ok(())
     }
 

@@ -25,8 +25,9 @@ impl Journal {
         through: u64,
         items: impl Iterator<Item = Item>,
     ) -> Result<(), JournalError> {
-        self.append_group(files, Group { snapshot, durably: true, through, root_version: 0 }, items, || true)
-            .map(drop)
+        let writer = ([7; 8], 9);
+        let group = Group { snapshot, durably: true, through, root_version: 0, writer, delta: Some(through) };
+        self.append_group(files, group, items, || true).map(drop)
     }
 }
 

@@ -198,7 +198,11 @@ fn read(directory: &Path, keys: &VolumeKeys) -> Result<(Replayed, usize), Journa
             Err(JournalError::Io(_, error))
                 if error.kind() == io::ErrorKind::NotFound && tries < LOOK_COUNT => {}
             Err(error) => return Err(error),
-            Ok(()) => return Ok((left, journal.unread())),
+            // Of a file that is not there it is known only to whoever has a root whether it has served.
+            Ok(()) => {
+                let is_cut = journal.unread() == 0 && journal.lacking().is_some_and(|lacking| lacking.is_cut);
+                return Ok((left, journal.unread() + usize::from(is_cut)));
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{OpenError, Volume};
 use crate::access::Root;
 use crate::errno::Errno;
 use crate::format::{FRAME_SIZE_MAX, Pointer, VolumeId};
-use crate::journal::Item;
+use crate::journal::{Item, Journal, Lacking};
 
 /// A root that changes were made on, and its version, or one below that.
 #[derive(Clone, Copy)]
@@ -29,6 +29,14 @@ pub(super) struct Base {
 pub(super) struct Replayed {
     through: u64,
     is_empty: bool,
+    /// What was acknowledged, and neither the journal nor the root has.
+    lacking: Option<Lacking>,
+}
+
+impl Replayed {
+    fn nothing(lacking: Option<Lacking>) -> Replayed {
+        Replayed { through: 0, is_empty: true, lacking }
+    }
 }
 
 /// A journal as it is read.
@@ -92,7 +100,7 @@ impl Volume {
     ///
     /// While the journal and, if another writer went on, both trees are read.
     pub(super) fn replay_journal(&self, root: &Root, record: &Record) -> Result<Replayed, OpenError> {
-        let Some(journal) = &self.journal else { return Ok(Replayed { through: 0, is_empty: true }) };
+        let Some(journal) = &self.journal else { return Ok(Replayed::nothing(None)) };
         let mut replay = Left::default();
         let mut contained = 0;
         journal.replay(|items| {
@@ -104,8 +112,9 @@ impl Volume {
                 Ok::<_, OpenError>(())
             })
         })?;
+        let lacking = self.lacking_of(journal, root).map_err(OpenError::Tree)?;
         if replay.delta.changes.is_empty() {
-            return Ok(Replayed { through: 0, is_empty: true });
+            return Ok(Replayed::nothing(lacking));
         }
         let base = replay.base();
         let directory = journal.directory().to_owned();
@@ -134,7 +143,19 @@ impl Volume {
             self.rebase(root, record).map_err(|errno| OpenError::JournalBase { directory, errno })?;
         }
         self.begun_with.set((replay.session, replay.number.max(replay.contained)));
-        Ok(Replayed { through: self.state.borrow().durability.newest(), is_empty: false })
+        Ok(Replayed { through: self.state.borrow().durability.newest(), is_empty: false, lacking })
+    }
+
+    /// What was acknowledged and is lacking in the journal, unless the root has it. Without the nodes a file that is not there may have
+    /// served: of a root that only they have.
+    fn lacking_of(&self, journal: &Journal, root: &Root) -> Result<Option<Lacking>, Errno> {
+        let Some(lacking) = journal.lacking() else { return Ok(None) };
+        // Of one that is damaged that is told.
+        if journal.unread() > 0 || self.options.accept_older || (!lacking.is_cut && self.store.is_offline()) {
+            return Ok(None);
+        }
+        let contained = self.contained_of(root.tree, &lacking.session, lacking.device)?;
+        Ok(Some(lacking).filter(|lacking| contained < lacking.delta))
     }
 
     /// Takes over the files of what was put back.
@@ -157,6 +178,14 @@ impl Volume {
             );
             // The end says it too: that all is stored is not so.
             *self.damaged_journal.borrow_mut() = Some(kept);
+        }
+        if let Some(lacking) = replayed.lacking {
+            let kept = journal.keep_lacking(&mut files, lacking)?;
+            tracing::error!(
+                kept = %kept.display(),
+                "the journal lost its end: the last of what was closed or synced here and not stored yet is missing, for it was cut off, or                  a file of it removed. What there is of it is put in, and kept under that name and the like"
+            );
+            self.damaged_journal.borrow_mut().get_or_insert(kept);
         }
         if replayed.is_empty {
             journal.remove_found(&mut files)?;

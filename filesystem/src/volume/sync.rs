@@ -221,7 +221,10 @@ impl Volume {
             // What takes the place of what a power cut would leave is left by it too.
             let durably = durably || (snapshot && state.durability.keeps_more());
             let through = state.durability.newest();
-            (head, uncommitted(&state, snapshot), Group { snapshot, durably, through, root_version: version })
+            let changes = uncommitted(&state, snapshot);
+            let delta = changes.iter().filter(|part| !part.is_empty()).map(|part| part.number).max();
+            let writer = (self.session, self.options.device);
+            (head, changes, Group { snapshot, durably, through, root_version: version, writer, delta })
         };
         let is_given = Cell::new(true);
         let is_given = self.is_shut().then_some(&is_given);

@@ -231,3 +231,9 @@ pub(crate) fn seed() -> u64 {
     println!("HYPHA_SEED={seed}");
     seed
 }
+
+/// The files that have groups in a journal's directory.
+pub(crate) fn journal_files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("journal-")).collect()
+}
