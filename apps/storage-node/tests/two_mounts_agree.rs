@@ -169,7 +169,7 @@ fn lines_that_both_append_are_all_there() {
 
 #[test]
 fn two_edits_of_one_file_are_both_kept_whole() {
-    let Some(mounts) = Mounts::begin("two_edits_of_one_file_are_both_kept_whole") else { return };
+    let Some(mut mounts) = Mounts::begin("two_edits_of_one_file_are_both_kept_whole") else { return };
     let before = vec![b'.'; 100_000];
     let notes = mounts.paths("notes.txt");
     fs::write(&notes[0], &before).unwrap();
@@ -196,6 +196,12 @@ fn two_edits_of_one_file_are_both_kept_whole() {
     };
     let (first, second) = (content(0, b"first", b"first again"), content(90_000, b"second", b"second again"));
     mounts.settle(&[("notes.txt", &first), ("notes (conflict).txt", &second)]);
+    // Whoever made the copy says so: nobody need list the directory to hear of it.
+    let told = mounts.up.drain() + &mounts.second.drain();
+    let is_told = told.lines().any(|line| {
+        line.contains("\"notes.txt\" was changed here and elsewhere") && line.contains("\"notes (conflict, ")
+    });
+    assert!(is_told, "{told}");
     // An attribute alone is no conflict.
     let second = edit(&notes[1]);
     second.set_len(0).unwrap();

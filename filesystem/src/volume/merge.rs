@@ -71,6 +71,8 @@ pub(super) struct Merged {
     pub(super) reclaim: Vec<u64>,
     /// Inodes that were made here, and that theirs has.
     pub(super) known: Vec<u64>,
+    /// Names that both sides gave or changed, and what ours is called now.
+    pub(super) conflicts: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The merge while it is worked out.

@@ -18,7 +18,7 @@ use super::state::{Delta, State, Step, Stop};
 use crate::access::Root;
 use crate::cache::NumberMap;
 use crate::errno::Errno;
-use crate::format::{EntryRecord, InodeRecord, Key, Pointer, Truncation, WriterRecord};
+use crate::format::{EntryRecord, InodeRecord, Key, Pointer, Shown, Truncation, WriterRecord};
 use crate::operations::Time;
 use crate::tree::Nodes;
 use crate::tree::difference::{Difference, Differing};
@@ -184,6 +184,7 @@ impl Volume {
             state.objects = root.objects.clone();
         }
         drop(closed);
+        tell_of_conflicts(&merged, &root.author);
         self.news.push((base, root.tree), merged.invalidations);
         // What was waiting has moved to the active delta, and stands on another root than the journal says.
         if let Some(journal) = &self.journal {
@@ -320,5 +321,17 @@ impl Volume {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Tells of the copies that were made of what both sides had changed: whoever does not list the directory would not hear of them.
+fn tell_of_conflicts(merged: &Merged, author: &str) {
+    for (name, copy) in &merged.conflicts {
+        tracing::warn!(
+            "{:?} was changed here and elsewhere (the drive was last stored by {}): what was made of it here is {:?}, beside it",
+            Shown::of(name),
+            Shown::of(author),
+            Shown::of(copy)
+        );
     }
 }

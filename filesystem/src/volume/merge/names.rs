@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Merge;
-use super::records::conflict_name;
+use super::records::{conflict_name, without_conflict};
 use super::sides::{Name, name_of};
 use crate::errno::Errno;
 use crate::format::{EntryRecord, InodeRecord, Key};
@@ -83,12 +83,14 @@ impl Merge<'_> {
         self.apply(&free, Some(entry))
     }
 
-    /// Returns the key of a conflict name that is free.
-    pub(super) fn free_name(&mut self, directory: u64, name: &[u8], kind: FileKind) -> Result<Key, Errno> {
+    /// Returns the key of a conflict name that is free, and notes that `name` is in conflict.
+    fn free_name(&mut self, directory: u64, name: &[u8], kind: FileKind) -> Result<Key, Errno> {
+        let bare = without_conflict(name);
         for number in 1u32.. {
-            let long = conflict_name(name, kind, &self.suffix, number);
+            let long = conflict_name(&bare, kind, &self.suffix, number);
             let key = self.volume.state.borrow().entry_key(directory, &long)?;
             if self.merged_name(&key)?.is_none() && !self.ours.contains_key(&key) {
+                self.merged.conflicts.push((name.to_vec(), long));
                 return Ok(key);
             }
         }

@@ -86,9 +86,44 @@ pub(super) fn merge_records(
     }
 }
 
+/// What a conflict's suffix begins with.
+const CONFLICT: &[u8] = b" (conflict, ";
+/// Of a conflict's suffix the characters of its time, and what ends it.
+const TIME: &[u8] = b", 0000-00-00 00.00.00)";
+
 /// Returns " (conflict, author, time)".
 pub(super) fn conflict_suffix(author: &str, now: Time) -> String {
     format!(" (conflict, {author}, {})", civil(now))
+}
+
+/// Returns `name` without the suffix of a conflict, if it has one: what is in conflict with a conflict's copy is a copy of the same.
+pub(super) fn without_conflict(name: &[u8]) -> Vec<u8> {
+    let is_time = |bytes: &[u8]| {
+        let is_alike = |(found, wanted): (&u8, &u8)| match wanted {
+            b'0' => found.is_ascii_digit(),
+            wanted => found == wanted,
+        };
+        bytes.len() == TIME.len() && bytes.iter().zip(TIME).all(is_alike)
+    };
+    let begins = name.windows(CONFLICT.len()).rposition(|window| window == CONFLICT);
+    let ends = name.windows(TIME.len()).rposition(is_time).map(|at| at + TIME.len());
+    let (Some(begins), Some(ends)) = (begins.filter(|begins| *begins > 0), ends) else {
+        return name.to_vec();
+    };
+    if ends < begins {
+        return name.to_vec();
+    }
+    // The number of one of several.
+    let rest = &name[ends..];
+    let digits = rest
+        .strip_prefix(b" ")
+        .map_or(0, |rest| rest.iter().take_while(|byte| byte.is_ascii_digit()).count());
+    let rest = if digits > 0 { &rest[1 + digits..] } else { rest };
+    // Whatever else follows was made of it by somebody.
+    if rest.first().is_some_and(|byte| *byte != b'.') {
+        return name.to_vec();
+    }
+    [&name[..begins], rest].concat()
 }
 
 /// Returns `name` with `suffix` before its extension, so that programs still know what kind of file it is; `number`
@@ -121,7 +156,8 @@ fn extension_start(name: &[u8]) -> usize {
     let last_dot = |name: &[u8]| {
         // A name that begins with its only dot is a hidden file without an extension.
         let dot = name.iter().rposition(|byte| *byte == b'.').filter(|dot| *dot > 0)?;
-        (dot + 1 < name.len() && name.len() - dot <= EXTENSION_SIZE_MAX).then_some(dot)
+        let is_one = dot + 1 < name.len() && name.len() - dot <= EXTENSION_SIZE_MAX && !name.ends_with(b")");
+        is_one.then_some(dot)
     };
     match last_dot(name) {
         None => name.len(),
@@ -163,11 +199,36 @@ mod tests {
         assert_eq!(file("v1.a sentence and no extension"), "v1.a sentence and no extension (c)");
         assert_eq!(name("conf.d", FileKind::Directory, 1), "conf.d (c)");
         assert_eq!(name("report.odt", FileKind::Regular, 3), "report (c) 3.odt");
+        assert_eq!(file("seen (at 12.30)"), "seen (at 12.30) (c)");
         let long = format!("{}.txt", "ä".repeat(125));
         let cut = file(&long);
         assert!(cut.len() <= NAME_SIZE_MAX && cut.len() > NAME_SIZE_MAX - 4 && cut.ends_with("ä (c).txt"));
         let wild = conflict_name(&[b'x'; 255], FileKind::Regular, &" (a/b, \u{1f600})".repeat(40), 1);
         assert!(wild.len() <= NAME_SIZE_MAX && !wild.contains(&b'/'));
+    }
+
+    #[test]
+    fn a_conflict_of_a_conflicts_copy_is_named_as_one_of_the_same() {
+        let first = conflict_suffix("bob", Time { seconds: 951_827_696, nanoseconds: 0 });
+        for (name, kind) in [
+            ("report.odt", FileKind::Regular),
+            ("ren3", FileKind::Regular),
+            ("data.tar.gz", FileKind::Regular),
+            ("conf.d", FileKind::Directory),
+            ("a (conflict, or not)", FileKind::Regular),
+        ] {
+            for number in [1, 2, 14] {
+                let copy = conflict_name(name.as_bytes(), kind, &first, number);
+                assert_ne!(copy, name.as_bytes());
+                assert_eq!(String::from_utf8(without_conflict(&copy)).unwrap(), name);
+            }
+        }
+        let copy = String::from_utf8(conflict_name(b"a.txt", FileKind::Regular, &first, 1)).unwrap();
+        for other in
+            [copy.replace(')', ") of mine"), copy.replace("12.34", "12:34"), copy.replace("a (", "(")]
+        {
+            assert_eq!(without_conflict(other.as_bytes()), other.as_bytes());
+        }
     }
 
     #[test]
