@@ -285,7 +285,7 @@ impl Volume {
     /// Keeps in the journal what the nodes did not take.
     fn spill(&self, cause: Errno) -> Ending {
         let cause = self.state.borrow().cause(cause);
-        let Pending { bytes, file_count, .. } = self.pending();
+        let Pending { bytes, file_count, memory_bytes, memory_file_count, .. } = self.pending();
         let Some(journal) = &self.journal else {
             let journal = "there is no journal".into();
             return Ending::Lost { bytes, cause, journal };
@@ -301,7 +301,12 @@ impl Volume {
         let written = if is_kept { Ok(()) } else { self.write_group(journal, &mut files) };
         match written {
             Ok(()) => Ending::InJournal { bytes, file_count, cause },
-            Err(error) => Ending::Lost { bytes, cause, journal: error.to_string() },
+            // All of it was noted before, and that stays as it is.
+            Err(error) if memory_file_count == 0 => {
+                tracing::warn!(%error, "what waits is in the journal, but may not outlive a power cut there");
+                Ending::InJournal { bytes, file_count, cause }
+            }
+            Err(error) => Ending::Lost { bytes: memory_bytes, cause, journal: error.to_string() },
         }
     }
 }
