@@ -92,6 +92,8 @@ struct Open {
     key: [u8; 32],
     record_count: u64,
     size_bytes: u64,
+    /// What was said last in it of the root that changes stand on.
+    base: Option<Item>,
     /// The version of the root that was told last in it.
     root_version: u64,
     /// A power cut leaves its name: that costs a trip to the disk, and is not needed before something in it is to be kept.
@@ -165,6 +167,8 @@ pub(crate) struct Group {
     pub(crate) durably: bool,
     /// Up to which number it holds changes.
     pub(crate) through: u64,
+    /// What its changes stand on, [`Item::Base`]: it says so, or the file has before.
+    pub(crate) base: Item,
     /// The version of the root that it tells, or that the file has told before.
     pub(crate) root_version: u64,
     /// The session that writes it, and its device.
@@ -316,6 +320,11 @@ impl Journal {
         files.open.as_ref().is_none_or(|open| open.root_version != version)
     }
 
+    /// Whether the group that is being put together, no snapshot, has to say that it stands on this base.
+    pub(crate) fn lacks_base(&self, files: &Files, base: &Item) -> bool {
+        files.open.as_ref().is_none_or(|open| open.base.as_ref() != Some(base))
+    }
+
     /// Another writer's root was taken over: what is written next stands on that, and so must all else.
     pub(crate) fn on_rebased(&self) {
         self.is_outdated.set(true);
@@ -339,7 +348,7 @@ impl Journal {
         items: impl Iterator<Item = Item>,
         is_whole: impl FnOnce() -> bool,
     ) -> Result<Option<PathBuf>, JournalError> {
-        let Group { snapshot, durably, through, root_version, writer, delta } = group;
+        let Group { snapshot, durably, through, base, root_version, writer, delta } = group;
         // What earlier mounts left a power cut leaves.
         let durably = durably || (snapshot && (!files.found.is_empty() || files.is_durable_unknown));
         // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more. Nor does
@@ -362,11 +371,11 @@ impl Journal {
                 files.served.push(number);
                 self.remove_served(files);
             } else if let Err(error) = open.file.set_len(size_before) {
-                tracing::debug!(%error, "what was written of a group stays: it is not read");
+                tracing::debug!(%error, "what was written of a group stays, and is read if it is whole; what follows is in another file");
             }
             return Err(self.error(error));
         }
-        open.root_version = root_version;
+        (open.base, open.root_version) = (Some(base), root_version);
         let size_bytes = open.size_bytes;
         files.open = Some(open);
         // Before what it takes the place of goes.
@@ -410,6 +419,7 @@ impl Journal {
             key,
             record_count: 0,
             size_bytes: 0,
+            base: None,
             root_version: 0,
             is_named: false,
         })

@@ -26,7 +26,9 @@ impl Journal {
         items: impl Iterator<Item = Item>,
     ) -> Result<(), JournalError> {
         let writer = ([7; 8], 9);
-        let group = Group { snapshot, durably: true, through, root_version: 0, writer, delta: Some(through) };
+        let base = Item::Base { number: 0, version: 0, tree: None };
+        let delta = Some(through);
+        let group = Group { snapshot, durably: true, through, base, root_version: 0, writer, delta };
         self.append_group(files, group, items, || true).map(drop)
     }
 }

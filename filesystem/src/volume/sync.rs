@@ -210,8 +210,14 @@ impl Volume {
                 head.push(Item::Snapshot { session: self.session, device, volume });
             }
             let version = self.version.get();
-            head.push(Item::Base { number: state.durability.committed(), version, tree: state.tree });
-            // If what is being published goes through, this is what the newer changes stand on.
+            let changes = uncommitted(&state, snapshot);
+            let delta = changes.iter().filter(|part| !part.is_empty()).map(|part| part.number).max();
+            // A name is a few hundred bytes: what they stand on is said once, and not with each. If what is being published goes
+            // through, the newer changes stand on that, and it is said behind the other.
+            let base = Item::Base { number: state.durability.committed(), version, tree: state.tree };
+            if snapshot || state.attempt.is_some() || delta.is_none() || journal.lacks_base(files, &base) {
+                head.push(base.clone());
+            }
             let announced = |Attempt { number, tree }| Item::Base { number, version: version + 1, tree };
             head.extend(state.attempt.map(announced));
             // Without the nodes the drive can be opened by that one, and by none before it.
@@ -221,10 +227,8 @@ impl Volume {
             // What takes the place of what a power cut would leave is left by it too.
             let durably = durably || (snapshot && state.durability.keeps_more());
             let through = state.durability.newest();
-            let changes = uncommitted(&state, snapshot);
-            let delta = changes.iter().filter(|part| !part.is_empty()).map(|part| part.number).max();
             let writer = (self.session, self.options.device);
-            (head, changes, Group { snapshot, durably, through, root_version: version, writer, delta })
+            (head, changes, Group { snapshot, durably, through, base, root_version: version, writer, delta })
         };
         let is_given = Cell::new(true);
         let is_given = self.is_shut().then_some(&is_given);
