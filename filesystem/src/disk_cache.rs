@@ -91,6 +91,8 @@ pub struct DiskCache {
     /// How many were ever to be taken in, and how many of them were, or never will be.
     offered: Cell<u64>,
     worked_off: Cell<u64>,
+    /// Up to here they were waited for in vain.
+    late: Cell<u64>,
     /// One more was.
     taken: Signal,
     /// Something came, or is to be done.
@@ -141,6 +143,7 @@ impl DiskCache {
             waiting_bytes: Cell::new(0),
             offered: Cell::new(0),
             worked_off: Cell::new(0),
+            late: Cell::new(0),
             taken: Signal::new(),
             work: Signal::new(),
             idle: Signal::new(),

@@ -49,6 +49,11 @@ impl DiskCache {
     ///
     /// Until they are, or a stated time is over.
     pub(super) fn take_in_now(&self, blocks: &[(Address, Bytes)]) -> bool {
+        // A disk that has kept one waiting keeps nobody else waiting before it has worked that off.
+        if self.worked_off.get() < self.late.get() {
+            blocks.iter().for_each(|(address, content)| self.offer(address, 0, content));
+            return false;
+        }
         let taken = reactor::timeout(TAKE_IN_LIMIT, || {
             for (address, content) in blocks {
                 // Only what outruns the disk is dropped, and nobody waits for that; for this somebody does.
@@ -59,6 +64,9 @@ impl DiskCache {
             }
             self.work_off_what_waits();
         });
+        if taken.is_err() {
+            self.late.set(self.offered.get());
+        }
         let contents = self.contents.borrow();
         let is_here = |(address, content): &(Address, Bytes)| {
             contents.cover(&address.0, &(0..content.len() as u32)).is_some()
