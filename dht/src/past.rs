@@ -23,7 +23,8 @@ use crate::block_store::{BlockStore, HeaderHash, ReadError, Record, RegisterAddr
 use crate::client::Client;
 use crate::links::{Failure, Links};
 use crate::message::{ListPast, NodeRetention, PastEntry, ReadPast, Retention};
-use crate::node::past::PAST_LISTED_MAX;
+use crate::node::past::learned::LEARNED_MAX;
+use crate::node::past::{KEPT_MAX, PAST_LISTED_MAX};
 
 pub use staying::{Staying, Thin};
 use values::Shown;
@@ -32,8 +33,8 @@ pub use values::{At, LeftOut, Of, Past, Values};
 /// A page of a list takes a node some milliseconds, and a second on a cold disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Pages that are asked for of one node: more than one that tells the truth has.
-const PAGES_MAX: usize = 64;
+/// Pages that are asked for of one node: as many as one has that tells the truth and keeps all that it may, of its own and of others.
+const PAGES_MAX: usize = (KEPT_MAX + LEARNED_MAX).div_ceil(PAST_LISTED_MAX - 1) + 1;
 
 /// For how long one node is asked for its list, and for as long again for what no other node shows.
 const NODE_LIMIT: Duration = Duration::from_secs(120);

@@ -5,12 +5,13 @@
 //! long, whoever deleted them since, and its owner goes back to it by a swap like any other.
 //!
 //! **Which ones, a writer has no say in.** Of each *slot*, a thousandth of the retention by this node's clock, which is ten minutes of a
-//! week, the last value is kept that was accepted in it. Beside it the one after which, in that slot, another writer came first:
-//! as a rule that is the one right before an attack. However many commits somebody makes, and in whichever ballots and versions, what was
-//! the newest at the end of a slot before his first is kept for the whole retention, and their count has a bound. Whoever
-//! prepares for it may have what others committed in the same slot before be lost.
+//! week, the last value is kept that was accepted in it. Beside it those between which another writer came, as far as `turns` says:
+//! the one right before an attack, and the first of the attack. However many commits somebody makes, and in whichever ballots and
+//! versions, what was the newest at the end of a slot before his first is kept for the whole retention, and of what the register's
+//! owner stored what was the newest a part of a slot before; and their count has a bound. Whoever prepares for it may have what
+//! other writers committed in the same slot before be lost.
 //!
-//! It costs one more write for each slot in which something was accepted, or two where several write. If the disk does not take
+//! It costs one more write for each slot in which something was accepted, or some where several write. If the disk does not take
 //! that, the new value is refused: so a full disk loses none either.
 //!
 //! Values are kept as their writers signed them, with the list of writers that they went by: any reader can verify them. When
@@ -18,6 +19,7 @@
 //! (`learned`). Not here: which of them a reader wants.
 
 pub(crate) mod learned;
+pub(super) mod turns;
 
 use reactor::serialization::{Versioned, from_envelope, to_envelope};
 use serde::{Deserialize, Serialize};
@@ -29,15 +31,21 @@ use crate::block::mutable::SignedRecord;
 use crate::block_store::RegisterAddress;
 use crate::message::{PastEntry, Refusal};
 use crate::store::{Key, Kind, PutOptions, StoreError};
+use turns::{IN_SLOT_MAX, Turns};
 
 /// How many values one answer lists: some 150 bytes each, and a read of the disk.
 pub const PAST_LISTED_MAX: usize = 128;
 
-/// Into how many slots the retention is cut: two values of each, of some 2 KiB if they are a drive's roots, are 4 MiB.
+/// Into how many slots the retention is cut: a value of each, of some 2 KiB if they are a drive's roots, is 2 MiB. Where the owner and
+/// another write in turns all the time there are up to 35, which is 70 MiB.
 const SLOT_COUNT: u64 = 1008;
 
 /// How many are kept of one register at most, however the clock goes.
-const KEPT_MAX: usize = 2 * SLOT_COUNT as usize + 16;
+pub(crate) const KEPT_MAX: usize = IN_SLOT_MAX * SLOT_COUNT as usize + 16;
+
+/// Times that are looked at at once for one that is free; and how many values are read to see whether one is there already.
+const RUN_BATCH: usize = 64;
+const READ_MAX: usize = 32;
 
 /// Keys looked at between two yields.
 const BATCH: usize = 256;
@@ -69,8 +77,8 @@ fn superfluous(times: &[u64], now: u64, retention_seconds: u32) -> Vec<u64> {
     let slot = |time: &u64| time / slot_seconds(retention_seconds);
     let is_superfluous = |(index, time): (usize, &u64)| {
         let is_over = times.get(index + 1).copied().unwrap_or(now) < begin;
-        // After a retention that was shorter there are more to a slot: the first stays, too, which may be another writer's.
-        let before = index.checked_sub(1).map(|index| slot(&times[index]));
+        // After a retention that was shorter there are more to a slot: the first ones stay, too, as between those writers took turns.
+        let before = index.checked_sub(IN_SLOT_MAX).map(|index| slot(&times[index]));
         let is_between = before == Some(slot(time)) && times.get(index + 1).map(slot) == Some(slot(time));
         (is_over || is_between || times.len() - index > KEPT_MAX).then_some(*time)
     };
@@ -93,7 +101,8 @@ fn time_of(key: &Key) -> u64 {
 }
 
 impl Node {
-    /// Keeps the value that `next` takes the place of, if it is to be kept, before it is gone.
+    /// Keeps the value that `next` takes the place of, if it is to be kept, before it is gone; `next` says what is to be kept of what
+    /// follows.
     ///
     /// # Errors
     /// If the store fails.
@@ -104,9 +113,12 @@ impl Node {
         &self,
         register: &RegisterAddress,
         before: Option<&StoredRegister>,
-        next: &StoredRegister,
+        next: &mut StoredRegister,
     ) -> Result<(), Refusal> {
-        let Some((since, accepted)) = before.and_then(StoredRegister::value_since) else { return Ok(()) };
+        let Some((since, accepted)) = before.and_then(StoredRegister::value_since) else {
+            next.turns = Turns::default();
+            return Ok(());
+        };
         let Some((_, newer)) = next.value_since() else { return Ok(()) };
         if newer.record.hash() == accepted.record.hash() {
             return Ok(());
@@ -116,11 +128,12 @@ impl Node {
             return Ok(());
         }
         let (now, slot) = (now_seconds(), slot_seconds(retention));
+        let owner = next.membership.genesis.owner;
+        let mut turns = next.turns.clone();
+        let is_of_turn = turns.take(&accepted.record, &newer.record, &owner, now, slot);
+        next.turns = turns;
         let is_last_of_slot = since / slot != now / slot;
-        let is_of_another = newer.record.header.writer != accepted.record.header.writer;
-        let is_first_such = || self.past_times(register, now - now % slot, 1).is_empty();
-        let is_kept = is_last_of_slot || (is_of_another && is_first_such());
-        if !is_kept {
+        if !is_last_of_slot && !is_of_turn {
             return Ok(());
         }
         if let Some(second) = self.free_second(register, since, &accepted.record)? {
@@ -146,17 +159,27 @@ impl Node {
         since: u64,
         record: &SignedRecord,
     ) -> Result<Option<u64>, Refusal> {
-        let mut free = since;
-        for taken in self.all_times(register, since, usize::MAX) {
-            if taken != free {
-                break;
+        let (mut free, mut reads_left) = (since, READ_MAX);
+        loop {
+            let taken = self.all_times(register, free, RUN_BATCH);
+            let is_whole = taken.len() == RUN_BATCH;
+            for taken in taken {
+                if taken != free {
+                    return Ok(Some(free));
+                }
+                // Who asks knows as a rule that it is not. Whoever claims that all was in one second has nobody read all for each.
+                let is_read = reads_left > 0;
+                reads_left -= usize::from(is_read);
+                let kept = is_read.then(|| self.read_kept(register, taken)).transpose()?.flatten();
+                if kept.is_some_and(|kept| kept.hash() == record.hash()) {
+                    return Ok(None);
+                }
+                free = taken.saturating_add(1);
             }
-            if self.read_kept(register, taken)?.is_some_and(|kept| kept.hash() == record.hash()) {
-                return Ok(None);
+            if !is_whole || free == u64::MAX {
+                return Ok(Some(free));
             }
-            free = taken.saturating_add(1);
         }
-        Ok(Some(free))
     }
 
     /// When the values were accepted that are kept of a register, from that time on, the oldest first.

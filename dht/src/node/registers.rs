@@ -178,7 +178,7 @@ impl Node {
             next.keep_promise_of(&proposal);
         }
         next.note_since(state.as_ref(), now_seconds());
-        self.keep_past(&register, state.as_ref(), &next)?;
+        self.keep_past(&register, state.as_ref(), &mut next)?;
         let before = state.as_ref().map_or(0, |state| state.membership.epoch());
         let has_begun = next.membership.epoch() > before;
         if state.as_ref() != Some(&next) {

@@ -15,6 +15,7 @@ use crate::block::configuration::Membership;
 use crate::block::mutable::{AccessList, Genesis, Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::message::{Refusal, RegisterView};
+use crate::node::past::turns::Turns;
 use crate::paxos::{Accepted, Acceptor, Ballot, Rejected};
 
 /// How far a ballot may be ahead of what was promised. Writers count up by a few; without this bound one of them could
@@ -39,6 +40,9 @@ pub struct StoredRegister {
     /// When this node came to have the value that it has, in seconds since 1970 by its own clock.
     #[serde(default)]
     pub since_seconds: u64,
+    /// Which turns of its writers are kept, of its past.
+    #[serde(default)]
+    pub turns: Turns,
 }
 
 impl Versioned for StoredRegister {
@@ -72,6 +76,7 @@ impl StoredRegister {
             acceptor: Acceptor::default(),
             list: None,
             since_seconds: 0,
+            turns: Turns::default(),
         }
     }
 

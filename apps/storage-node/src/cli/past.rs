@@ -19,7 +19,10 @@ the nodes that keep the drive's root keep what that was. Within that time `past`
 
 Only the owner's key sets it, which need not be in the home (`owner export`). A longer time holds at once. A shorter one holds once
 the former one is over, node by node, counted from when the node has heard of it: so that whoever has the key for a while can't
-have the past deleted at once. What was deleted before stays for as long as it was to. At the most it is 90d; 0s is for none.";
+have the past deleted at once. What was deleted before stays for as long as it was to. At the most it is 90d; 0s is for none.
+
+The longer it is, the fewer states of each hour `past` lists: one of each thousandth, which is ten minutes of a week, 43 of a month,
+and more than two hours of 90d.";
 
 /// Options of `retention`.
 #[derive(Debug, Args)]
@@ -40,8 +43,10 @@ Examples:
 
 Each line is a state in which the drive, or the space, was within the retention: what to call it, since when (UTC, by the nodes' clocks), the version,
 who stored it, and how many nodes say so. The nodes keep the last of each thousandth of the retention, which is ten minutes of a
-week, and what there was before another writer came first in that. What is in it, its writer's key has signed; when it was,
-only the nodes say, and one of them alone may lie.";
+week. Where somebody else writes they keep what there was before that, and the first that he wrote: of each writer once in those ten
+minutes, and of those after the owner eight times, and then once in an eighth of it. So after somebody wrecked it, look for his
+first state: what stands right above it is from before; states of the owner's below it may be made of what he left. What is
+in a state, its writer's key has signed; when it was, only the nodes say, and one of them alone may lie.";
 
 /// Options of `past`.
 #[derive(Debug, Args)]

@@ -25,8 +25,8 @@ use crate::store::{Key, Kind};
 /// have quite the same.
 pub(crate) const LEARNED_MAX: usize = KEPT_MAX + KEPT_MAX / 2;
 
-/// How many bytes of one register: of a drive's roots, of some 2 KiB, as many as there may be, four times over.
-pub(crate) const LEARNED_BYTES_MAX: u64 = 24 << 20;
+/// How many bytes of one register: of a drive's roots, of some 2 KiB, as many as there are where two write in turns all the time.
+pub(crate) const LEARNED_BYTES_MAX: u64 = 96 << 20;
 
 /// What is kept of a register from before the retention began.
 struct Aged {

@@ -7,6 +7,7 @@ use overlay::NodeId;
 use reactor::crypto::Identity;
 use reactor::sim::{self, SimConfig};
 
+use super::turns::{PARTS, QUICK_MAX};
 use super::*;
 use crate::block::mutable::{Genesis, Signed};
 use crate::block::proposal::Proposed;
@@ -56,10 +57,10 @@ fn what_was_the_newest_at_any_time_of_the_retention_is_there_to_the_slot() {
 }
 
 #[test]
-fn a_longer_retention_has_longer_slots_and_of_each_the_first_and_the_last_stay() {
-    let times: Vec<u64> = (0..10).map(|number| NOW + 60 * number).collect();
+fn a_longer_retention_has_longer_slots_and_of_each_the_first_ones_and_the_last_stay() {
+    let times: Vec<u64> = (0..60).map(|number| NOW + 10 * number).collect();
     let gone = superfluous(&times, NOW + 600, 7 * DAY);
-    assert_eq!(gone, times[1..9]);
+    assert_eq!(gone, times[IN_SLOT_MAX..59]);
 }
 
 #[test]
@@ -119,7 +120,15 @@ impl Story {
 
     /// Without the newest one.
     fn past(&self) -> Vec<PastEntry> {
-        let mut listed = self.node.list_past(&self.register(), 0).unwrap();
+        let mut listed: Vec<PastEntry> = Vec::new();
+        loop {
+            let from = listed.iter().map(|entry| entry.since_seconds + 1).max().unwrap_or(0);
+            let page = self.node.list_past(&self.register(), from).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            listed.extend(page);
+        }
         let newest = listed.pop().expect("what it has now is the last");
         let accepted = self.node.read_register(&self.register()).unwrap().and_then(|view| view.accepted);
         assert_eq!(accepted.map(|accepted| accepted.record.hash()), Some(newest.header_hash));
@@ -155,6 +164,118 @@ fn a_thief_that_commits_without_end_pushes_nothing_out() {
         story.commit(THIEF, b"nothing");
         story.commit(OWNER, b"nothing");
         assert!(story.past().iter().all(|entry| entry.version != before));
+    });
+}
+
+fn is_kept(past: &[PastEntry], record: &SignedRecord) -> bool {
+    past.iter().any(|entry| entry.header_hash == record.hash())
+}
+
+#[test]
+fn what_the_owner_did_right_before_an_attack_is_kept_with_the_first_of_that_although_the_thief_had_been_there()
+ {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        // Well within a slot.
+        reactor::sleep(std::time::Duration::from_secs(604 - now_seconds() % 601 + 30));
+        story.commit(OWNER, b"first");
+        // A mount enters, and answers what others do, as mounts do.
+        story.commit(THIEF, b"here");
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            reactor::sleep(std::time::Duration::from_secs(2));
+            story.commit(OWNER, b"this");
+            turns.push(story.commit(OWNER, b"and a snapshot"));
+            turns.push(story.commit(THIEF, b"nothing"));
+            story.commit(THIEF, b"nothing at all");
+        }
+        // Which his own mount takes for what the drive is.
+        let spoiled = story.commit(OWNER, b"what a thief left");
+        let past = story.past();
+        assert!(turns.iter().all(|record| is_kept(&past, record)), "{past:?}");
+        let place = |record: &SignedRecord| past.iter().position(|entry| entry.header_hash == record.hash());
+        let places: Vec<usize> = turns.iter().filter_map(place).collect();
+        assert!(places.is_sorted(), "{past:?}");
+        // The last of the slot is one of his, and is placed after the attack.
+        reactor::sleep(std::time::Duration::from_secs(1300));
+        story.commit(OWNER, b"later");
+        let past = story.past();
+        assert!(is_kept(&past, &spoiled));
+        let [.., attack, last] = &past[..] else { panic!("{past:?}") };
+        assert_eq!(
+            (attack.writer, last.writer),
+            (identity(THIEF).public_key(), identity(OWNER).public_key())
+        );
+    });
+}
+
+#[test]
+fn who_takes_turns_with_the_owner_without_end_pushes_nothing_out_and_has_a_bound() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        let good = story.commit(OWNER, b"what was good");
+        let mut last = Vec::new();
+        for _ in 0..500 {
+            reactor::sleep(std::time::Duration::from_secs(3));
+            story.commit(THIEF, b"nothing");
+            last.push((now_seconds(), story.commit(OWNER, b"a snapshot")));
+        }
+        let (end, _) = last[last.len() - 1];
+        story.commit(THIEF, b"the attack");
+        let past = story.past();
+        assert!(is_kept(&past, &good));
+        let youngest = last.iter().rev().find(|(_, record)| is_kept(&past, record)).map(|(at, _)| end - at);
+        assert!(youngest.is_some_and(|age| age <= 80), "{youngest:?}");
+        // A thousand turns in some two and a half slots.
+        let bound = 2 * (QUICK_MAX as usize + PARTS as usize) + 3;
+        assert!(past.len() <= 4 * bound && past.len() > 2 * PARTS as usize, "{}", past.len());
+        // Whatever is kept of one of them is followed by what the other did, or by the end of a slot.
+        let slot = |entry: &PastEntry| entry.since_seconds / slot_seconds(7 * DAY);
+        let firsts: Vec<u64> = past.iter().map(slot).collect();
+        for one in firsts {
+            let writers = past.iter().filter(|entry| slot(entry) == one).map(|entry| entry.writer);
+            let writers: std::collections::BTreeSet<_> = writers.map(|key| *key.as_bytes()).collect();
+            assert_eq!(writers.len(), 2, "in the slot {one}");
+        }
+    });
+}
+
+#[test]
+fn of_each_writer_the_first_turn_in_a_slot_is_kept_whoever_else_took_turns() {
+    simulated(|| {
+        let others = [OWNER, 3, 4];
+        let writers = [THIEF, 3, 4].map(|number| identity(number).public_key()).to_vec();
+        let mut story = Story::new(7 * DAY);
+        story.genesis = Genesis::sign(&identity(OWNER), [5; 32], vec![NodeId([1; 32])], writers);
+        reactor::sleep(std::time::Duration::from_secs(604 - now_seconds() % 601 + 30));
+        for turn in 0..60 {
+            story.commit(others[turn % 3], b"work");
+        }
+        let before = story.commit(3, b"the last that is good");
+        let first = story.commit(THIEF, b"the attack");
+        let next = story.commit(4, b"and on");
+        let past = story.past();
+        assert!(is_kept(&past, &before) && is_kept(&past, &first), "{past:?}");
+        assert!(!is_kept(&past, &next));
+        assert!(past.len() <= IN_SLOT_MAX);
+    });
+}
+
+#[test]
+fn who_pads_what_he_writes_has_little_of_it_kept_and_what_was_before_it_all_the_same() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        reactor::sleep(std::time::Duration::from_secs(604 - now_seconds() % 601 + 30));
+        static PADDED: [u8; 60_000] = [7; 60_000];
+        let mut good = Vec::new();
+        for _ in 0..3 {
+            good.push(story.commit(OWNER, b"good"));
+            story.commit(THIEF, &PADDED);
+        }
+        let past = story.past();
+        assert!(good.iter().all(|record| is_kept(&past, record)), "{past:?}");
+        let thiefs = past.iter().filter(|entry| entry.writer == identity(THIEF).public_key()).count();
+        assert_eq!(thiefs, 1, "{past:?}");
     });
 }
 
