@@ -163,14 +163,12 @@ impl<'a> GoingBack<'a> {
         let (others, missing) = result?;
         say(format_args!("{what} is what it was {when}, version {version} by then"));
         if let To::Kept(value) = to
-            && let Some(between) = past::not_kept(&values.values, value)
+            && let Some(between) = past::not_kept(&values, value)
         {
-            say(format_args!(
-                "what it was after that, in versions {} to {}, no node that answers keeps",
-                between.start(),
-                between.end()
-            ));
+            say(between);
         }
+        let of = if argument.is_empty() { String::new() } else { format!(" --of{argument}") };
+        say(format_args!("its snapshots are those of then as well: `snapshots{of}` lists them"));
         self.tell(&others, replaced.into_inner().as_ref());
         match missing.is_empty() {
             true => Ok(()),

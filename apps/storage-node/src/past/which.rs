@@ -3,8 +3,6 @@
 //! A time means what it was then, if that can be told. If it can't, as clocks were set or nodes contradict each other, the states are named that it
 //! may have been, and whoever goes back chooses: one that is older than it need be takes away what was stored since.
 
-use std::ops::RangeInclusive;
-
 use dht::ReadError;
 use dht::past::{At, LeftOut, Of, Past, Values};
 use filesystem::calendar::Civil;
@@ -134,11 +132,25 @@ pub(crate) fn unread(values: &Values, value: &Past, error: &ReadError) -> Failur
     Failure::Past { reason: format!("the state {} can't be had: {error}{before}", name(value)) }
 }
 
-/// The versions between `value` and the next one that is kept: what it was then, nobody can tell.
-pub(crate) fn not_kept(values: &[Past], value: &Past) -> Option<RangeInclusive<u64>> {
-    let next = values.iter().map(|other| other.version).filter(|version| *version > value.version).min()?;
-    let between = value.version + 1..=next - 1;
-    (!between.is_empty()).then_some(between)
+/// The versions between `value` and the next one that is kept, in words: what it was then, nobody can tell.
+pub(crate) fn not_kept(values: &Values, value: &Past) -> Option<String> {
+    let later = values.values.iter().filter(|other| other.version > value.version);
+    let next = later.min_by_key(|other| other.version)?;
+    let (first, last) = (value.version + 1, next.version - 1);
+    let which = match last.checked_sub(first)? {
+        0 => format!("there was version {first}"),
+        _ => format!("there were versions {first} to {last}"),
+    };
+    let is_newest = matches!(&values.newest, Ok(Some(newest)) if newest.header_hash == next.header_hash);
+    let names = Names::of(values.values.iter().map(|value| value.header_hash.0));
+    let is_next = match is_newest {
+        true => "what it was until now".to_owned(),
+        false => format!("{}, which `past` lists", names.id(&next.header_hash.0)),
+    };
+    Some(format!(
+        "between that and the next state that is kept, version {} ({is_next}), {which}, which no node that answers keeps",
+        next.version
+    ))
 }
 
 /// Says whose word does not count.
@@ -195,6 +207,25 @@ mod tests {
         let said = version(&values, "1970-01-01 00:50:00").unwrap_err();
         assert!(
             said.contains("it was 02020202 (version 2, since 1970-01-01 00:33:20), or 03030303"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_kept_in_between_is_told_with_what_is_kept_after_it() {
+        let mut values = values();
+        assert_eq!(not_kept(&values, &values.values[1]), None);
+        assert_eq!(not_kept(&values, &values.values[4]), None, "nothing came after it");
+        values.values.remove(2);
+        let said = not_kept(&values, &values.values[1]).unwrap();
+        assert!(
+            said.contains("version 4 (04040404, which `past` lists), there was version 3, which"),
+            "{said}"
+        );
+        values.values.remove(2);
+        let said = not_kept(&values, &values.values[1]).unwrap();
+        assert!(
+            said.contains("version 5 (05050505, which `past` lists), there were versions 3 to 4,"),
             "{said}"
         );
     }
