@@ -80,6 +80,8 @@ pub struct Found {
     holders: Vec<u16>,
     /// Those by whose word it is deleted, and that keep it yet, if that was asked.
     dead_holders: Vec<u16>,
+    /// For how long any of these has promised to.
+    pub(crate) kept_seconds: u32,
 }
 
 /// What becomes of deleted blocks in a list.
@@ -327,6 +329,7 @@ impl<O: Overlay + 'static> Client<O> {
                 let entry = found.entry(held.address).or_insert_with(new);
                 if held.is_deleted {
                     entry.dead_holders.push(number);
+                    entry.kept_seconds = entry.kept_seconds.max(held.kept_seconds);
                     continue;
                 }
                 entry.put_seconds = entry.put_seconds.max(held.put_seconds);

@@ -240,12 +240,22 @@ pub struct PutBlockRequest {
     /// By whose word it was deleted, if its bytes are handed on that are kept all the same.
     #[serde(default)]
     pub deleted_by: Option<OwnersWord>,
+    /// For how long those who heard that word keep them, by what they had promised then.
+    #[serde(default)]
+    pub kept_seconds: u32,
 }
 
 impl PutBlockRequest {
     /// Of a block that is new.
     pub fn new(address: Address, tag: OwnerTag) -> PutBlockRequest {
-        PutBlockRequest { address, tag, put_seconds: None, may_use_reserve: false, deleted_by: None }
+        PutBlockRequest {
+            address,
+            tag,
+            put_seconds: None,
+            may_use_reserve: false,
+            deleted_by: None,
+            kept_seconds: 0,
+        }
     }
 }
 
@@ -398,6 +408,9 @@ pub struct HeldBlock {
     /// It was deleted.
     #[serde(default)]
     pub is_deleted: bool,
+    /// For how long after that it is kept at least, by what the node had promised then.
+    #[serde(default)]
+    pub kept_seconds: u32,
 }
 
 /// See [`ListBlocks`].

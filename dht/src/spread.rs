@@ -90,6 +90,8 @@ struct Thin {
     put_seconds: u64,
     /// None of them has it but as one that was deleted.
     is_deleted: bool,
+    /// For how long they keep it then.
+    kept_seconds: u32,
 }
 
 /// What there is of blocks whose addresses begin alike.
@@ -168,7 +170,15 @@ impl<O: Overlay + 'static> Client<O> {
             let staying = holders.iter().filter(|holder| holder.id != *leaving).count();
             let (missing, put_seconds) = (copies.saturating_sub(staying), found.put_seconds);
             if missing > 0 {
-                looked.thin.push(Thin { address: *address, holders, missing, put_seconds, is_deleted });
+                let kept_seconds = found.kept_seconds;
+                looked.thin.push(Thin {
+                    address: *address,
+                    holders,
+                    missing,
+                    put_seconds,
+                    is_deleted,
+                    kept_seconds,
+                });
             }
         }
         Ok(looked)
@@ -193,21 +203,29 @@ impl<O: Overlay + 'static> Client<O> {
     /// Puts a block on the first of those that stay and lack it, in the order of those that stay, as old as its youngest copy.
     /// Whoever refuses it, for whatever reason, has no copy.
     fn copy(&self, stay: &[Contact], block: &Thin) -> Result<(), String> {
-        let Thin { address, holders, missing, put_seconds, is_deleted } = block;
+        let Thin { address, holders, missing, put_seconds, is_deleted, kept_seconds } = block;
         let (proof, content, deleted_by) = self.fetch_any(holders, address, *is_deleted)?;
         let request = PutBlockRequest {
             put_seconds: Some(proof.put_seconds.max(*put_seconds)),
             deleted_by,
+            kept_seconds: *kept_seconds,
             ..PutBlockRequest::new(*address, proof.tag)
         };
+        let living = PutBlockRequest { deleted_by: None, kept_seconds: 0, ..request.clone() };
         let mut others = placement::order(&NodeId(address.0), stay);
         others.retain(|node| holders.iter().all(|holder| holder.id != node.id));
         let (mut made, mut reason) = (0, "no further node is there".to_owned());
         for node in &others {
-            match self.give(node, &request, &content) {
+            let given = match self.give(node, &request, &content) {
+                // Its owner has taken back there what those that have it were told: so it is to live, and they have all there is of
+                // it. Where it is over instead it is refused once more; and what nobody took is no copy, whatever is said of it.
+                Err(Failure::Refused(Refusal::Superseded)) if *is_deleted => {
+                    self.give(node, &living, &content)
+                }
+                given => given,
+            };
+            match given {
                 Ok(()) => made += 1,
-                // There it is not deleted, or its time is over: by the same word, sooner than where it was heard late.
-                Err(Failure::Refused(Refusal::Superseded)) if *is_deleted => made += 1,
                 Err(failure) => reason = failure.to_string(),
             }
             if made == *missing {

@@ -132,7 +132,8 @@ impl Endless {
             let last = next.0.last_chunk_mut::<8>().expect("an address is longer");
             *last = (u64::from_be_bytes(*last) + 1).to_be_bytes();
             let is_asked = request.from <= request.to;
-            let held = HeldBlock { address: next, length: 1, put_seconds: 0, is_deleted: false };
+            let held =
+                HeldBlock { address: next, length: 1, put_seconds: 0, is_deleted: false, kept_seconds: 0 };
             let blocks = if is_asked { vec![held] } else { vec![] };
             let next = is_asked.then_some(next);
             Ok::<_, Refusal>(ListBlocksResponse { blocks, next, now_seconds: now_ms() / 1000 })

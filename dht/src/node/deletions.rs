@@ -552,9 +552,17 @@ impl Node {
         if is_deleted && !request.with_deleted {
             return Ok(None);
         }
+        let told = is_deleted.then(|| self.told(&word_key(address, &held.tag))).transpose()?.flatten();
+        let kept_seconds = told.map_or(0, |told| told.kept_seconds);
         let length = content_length(stored).map_err(|UnknownForm| ()).ok();
         let put_seconds = held.put_seconds;
-        Ok(length.map(|length| HeldBlock { address: *address, length, put_seconds, is_deleted }))
+        Ok(length.map(|length| HeldBlock {
+            address: *address,
+            length,
+            put_seconds,
+            is_deleted,
+            kept_seconds,
+        }))
     }
 }
 

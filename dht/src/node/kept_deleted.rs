@@ -3,8 +3,9 @@
 //!
 //! Whoever hands such a copy on shows the owner's word with it, and the node is bound by that as if it had heard it. It was not there
 //! when that was said, so it counts the time from when those at the latest heard it who were told at first: no word is taken
-//! directly that is older than a day. That is no sooner than on any of them, however old the word says it is, and it grows by no further
-//! hand. Of a block that the node has, or of which it was told something else, nothing changes.
+//! directly that is older than a day. And it keeps it for as long as they had promised then, which is handed on with it, up to the longest
+//! that anybody may promise: what they promise now may be less. That is no sooner than on any of them, however old the word says
+//! it is, and it grows by no further hand. Of a block that the node has, or of which it was told something else, nothing changes.
 //!
 //! Not here: which copies are made ([`crate::spread`]).
 
@@ -13,7 +14,7 @@ use reactor::serialization::to_envelope;
 
 use super::deletions::{CLOCK_AHEAD_MS, CLOCK_BEHIND_MS, Told, is_over, now_ms, now_seconds, rank, word_key};
 use super::{Node, refusal_of};
-use crate::block::deletion::OwnersWord;
+use crate::block::deletion::{OwnersWord, RETENTION_SECONDS_MAX};
 use crate::block::mutable::Invalid;
 use crate::message::{PutBlockRequest, Refusal};
 use crate::store::Kind;
@@ -60,14 +61,16 @@ impl Node {
             Some(known) => known,
             None => {
                 let heard_at_the_latest = deletion.said_ms.saturating_add(CLOCK_BEHIND_MS) / 1000;
-                let kept_seconds = self.promise_retention()?;
+                let kept_seconds =
+                    self.promise_retention()?.max(request.kept_seconds.min(RETENTION_SECONDS_MAX));
                 let received_seconds = heard_at_the_latest.min(now_seconds());
                 Told { received_seconds, kept_seconds, word: word.clone() }
             }
         };
         let due = told.due_seconds(put_seconds).filter(|due| *due > now_seconds());
         let due = due.ok_or(Refusal::Superseded)?;
-        let plain = PutBlockRequest { deleted_by: None, may_use_reserve: false, ..request.clone() };
+        let plain =
+            PutBlockRequest { deleted_by: None, kept_seconds: 0, may_use_reserve: false, ..request.clone() };
         let write = || -> Result<(), Refusal> {
             // The word first: without it the block would live.
             if is_news {

@@ -204,3 +204,73 @@ fn nobody_has_a_block_deleted_by_handing_on_what_was_deleted_once() {
         assert_eq!(third.is_dead(&address), Ok(false));
     });
 }
+
+/// The time of what was deleted goes with it: what the one that takes it promises now may be less.
+#[test]
+fn what_was_deleted_under_a_longer_retention_is_kept_for_that_where_it_is_handed_on_to() {
+    const DAY: u64 = 24 * 3600;
+    sim::run(1, SimConfig::default(), |_| {
+        let network = FakeNetwork::new(4, 3, 1);
+        let (owner, salt) = (Rc::new(Identity::from_seed(&[1; 32])), [2; 32]);
+        let client = network.client_with(&owner, crate::owner_tag(&owner.public_key(), &salt));
+        let (first, others) = network.nodes.split_first().unwrap();
+        first.node().say_retention(7 * DAY as u32);
+        others.iter().for_each(|fake| fake.node().say_retention(DAY as u32));
+        let content = Bytes::from_static(b"what the drive was");
+        let address = Address::of(&client.tag(), &content);
+        let request =
+            PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, client.tag()) };
+        first.node().put_block_of(&request, &content).unwrap();
+        let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt, grant: None };
+        let now = crate::node::deletions::now_seconds();
+        let verdict = Verdict::Delete { put_before_seconds: now, retention_seconds: 0 };
+        first.node().hear(&speaker.say(address, now * 1000, verdict)).unwrap();
+        reactor::sleep(Duration::from_secs(3 * DAY));
+        let spread = client.spread_without(&first.contact.id, &[], |_| {}).unwrap();
+        assert_eq!((spread.kept, spread.copied), (1, 1));
+        reactor::sleep(Duration::from_secs(4 * DAY - 3600));
+        for fake in others {
+            fake.node().remove_all_due().unwrap();
+            assert_eq!(fake.node().is_dead(&address), Ok(true));
+        }
+        reactor::sleep(Duration::from_secs(DAY + 7200));
+        for fake in others {
+            fake.node().remove_all_due().unwrap();
+            assert!(!fake.node().has_block(&address), "nor longer, but for the day that a word may be old");
+        }
+    });
+}
+
+/// What went wrong: that somebody refused it counted as a copy.
+#[test]
+fn what_its_owner_took_back_is_copied_living_from_the_one_that_missed_that() {
+    sim::run(1, SimConfig::default(), |_| {
+        let network = FakeNetwork::new(4, 3, 1);
+        let (owner, salt) = (Rc::new(Identity::from_seed(&[1; 32])), [2; 32]);
+        let client = network.client_with(&owner, crate::owner_tag(&owner.public_key(), &salt));
+        network.nodes.iter().for_each(|fake| fake.node().say_retention(3600));
+        let (first, others) = network.nodes.split_first().unwrap();
+        let content = Bytes::from_static(b"it is to live");
+        let address = Address::of(&client.tag(), &content);
+        let request =
+            PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, client.tag()) };
+        let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt, grant: None };
+        let now = crate::node::deletions::now_seconds();
+        let verdict = Verdict::Delete { put_before_seconds: now, retention_seconds: 0 };
+        first.node().put_block_of(&request, &content).unwrap();
+        first.node().hear(&speaker.say(address, now * 1000, verdict)).unwrap();
+        for fake in others {
+            fake.node().put_block_of(&request, &content).unwrap();
+            fake.node().hear(&speaker.say(address, now * 1000 + 1, Verdict::Keep)).unwrap();
+            fake.node()
+                .store()
+                .remove(&crate::store::Key::new(crate::store::Kind::BLOCK, address.0))
+                .unwrap();
+        }
+        let spread = client.spread_without(&first.contact.id, &[], |_| {}).unwrap();
+        assert_eq!((spread.kept, spread.copied), (1, 1));
+        for fake in others {
+            assert!(fake.node().has_block(&address) && fake.node().is_dead(&address) == Ok(false));
+        }
+    });
+}
