@@ -224,6 +224,9 @@ pub struct PastEntry {
     pub header_hash: HeaderHash,
     /// Who signed it.
     pub writer: PublicKey,
+    /// The node keeps it only since what came after it names it: it has heard of it from too few to say that it was chosen.
+    #[serde(default)]
+    pub is_proved: bool,
 }
 
 /// See [`PutBlock`].

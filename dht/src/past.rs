@@ -214,7 +214,7 @@ fn verify<O: Overlay>(
     let next = Cell::new(0);
     let look = |index: usize| {
         let entry = &entries[index];
-        let PastEntry { since_seconds, version, header_hash, writer } = entry;
+        let PastEntry { since_seconds, version, header_hash, writer, .. } = entry;
         match show(links, contact, register, *since_seconds) {
             Ok(Some(record))
                 if is_it(&record, *version, header_hash, genesis) && record.header.writer == *writer =>

@@ -59,6 +59,9 @@ struct Kept {
     /// When it was accepted, at the latest: of what was learned others may say two times, and then it lies under both.
     since_seconds: u64,
     record: SignedRecord,
+    /// See [`PastEntry::is_proved`].
+    #[serde(default)]
+    is_proved: bool,
 }
 
 impl Versioned for Kept {
@@ -137,7 +140,7 @@ impl Node {
             return Ok(());
         }
         if let Some(second) = self.free_second(register, since, &accepted.record)? {
-            let kept = Kept { since_seconds: since, record: accepted.record.clone() };
+            let kept = Kept { since_seconds: since, record: accepted.record.clone(), is_proved: false };
             // It keeps somebody from taking things away, and there are few of them.
             let options = PutOptions { may_use_reserve: true, ..PutOptions::default() };
             let key = key(register, second);
@@ -171,7 +174,7 @@ impl Node {
                 let is_read = reads_left > 0;
                 reads_left -= usize::from(is_read);
                 let kept = is_read.then(|| self.read_kept(register, taken)).transpose()?.flatten();
-                if kept.is_some_and(|kept| kept.hash() == record.hash()) {
+                if kept.is_some_and(|kept| kept.record.hash() == record.hash()) {
                     return Ok(None);
                 }
                 free = taken.saturating_add(1);
@@ -252,11 +255,12 @@ impl Node {
         register: &RegisterAddress,
         from_seconds: u64,
     ) -> Result<Vec<PastEntry>, Refusal> {
-        let entry = |since_seconds: u64, record: &SignedRecord| PastEntry {
+        let entry = |since_seconds: u64, record: &SignedRecord, is_proved: bool| PastEntry {
             since_seconds,
             version: record.header.version,
             header_hash: record.hash(),
             writer: record.header.writer,
+            is_proved,
         };
         let mut listed = Vec::new();
         let (mut from, mut is_last_page) = (Some(from_seconds), true);
@@ -269,14 +273,15 @@ impl Node {
                 from = times.last().and_then(|last| last.checked_add(1));
             }
             for time in times {
-                listed.extend(self.read_kept(register, time)?.map(|record| entry(time, &record)));
+                let kept = self.read_kept(register, time)?;
+                listed.extend(kept.map(|kept| entry(time, &kept.record, kept.is_proved)));
             }
         }
         // What has yet to be learned again, or is damaged, hides nothing of what was.
         if is_last_page && let Ok(Some((since, record))) = self.accepted_since(register) {
             // Else whoever asks has had it.
             if since >= from_seconds || !listed.is_empty() {
-                listed.push(entry(since, &record));
+                listed.push(entry(since, &record, false));
             }
         }
         Ok(listed)
@@ -295,22 +300,18 @@ impl Node {
         since_seconds: u64,
     ) -> Result<Option<SignedRecord>, Refusal> {
         if let Some(kept) = self.read_kept(register, since_seconds)? {
-            return Ok(Some(kept));
+            return Ok(Some(kept.record));
         }
         let accepted = self.accepted_since(register).ok().flatten();
         Ok(accepted.filter(|(since, _)| *since == since_seconds).map(|(_, record)| record))
     }
 
-    fn read_kept(
-        &self,
-        register: &RegisterAddress,
-        since_seconds: u64,
-    ) -> Result<Option<SignedRecord>, Refusal> {
+    fn read_kept(&self, register: &RegisterAddress, since_seconds: u64) -> Result<Option<Kept>, Refusal> {
         for kind in [Kind::PAST, Kind::LEARNED_PAST] {
-            let record = self.read_in(kind, register, since_seconds)?.map(|kept| kept.record);
-            let record = record.filter(|record| record.header.address == *register);
-            if record.is_some() {
-                return Ok(record);
+            let kept = self.read_in(kind, register, since_seconds)?;
+            let kept = kept.filter(|kept| kept.record.header.address == *register);
+            if kept.is_some() {
+                return Ok(kept);
             }
         }
         Ok(None)
@@ -329,7 +330,7 @@ impl Node {
 impl Node {
     /// Has it show another value.
     pub(crate) fn put_past(&self, register: &RegisterAddress, since_seconds: u64, record: SignedRecord) {
-        let kept = Kept { since_seconds, record };
+        let kept = Kept { since_seconds, record, is_proved: false };
         self.store.put(&key(register, since_seconds), to_envelope(&kept).into()).unwrap();
     }
 

@@ -3,7 +3,8 @@
 //! A value is its writer's word, and a thief may be a writer: one node with him could show what nobody chose, under any time. So a
 //! value counts that so many show that one of them at least tells the truth, as whoever writes relies on that as well: two of those who
 //! keep it three times. What such a one has taken over from others counts as its own, for it took that by the same rule. What
-//! fewer show counts if it is proved to come before one that counts, by the hashes that this remembers.
+//! fewer show counts if it is proved to come before one that counts, by the hashes that this remembers; whoever took it over for
+//! that says so, and is no further witness: else two would be there of what one made up, as soon as anybody has learned it.
 //!
 //! **When it was.** Where so many say it that the liars among them are in the minority, the one in the middle lies between what two
 //! say who tell the truth. Of fewer the latest is taken, if they differ by no more than clocks may; else nobody can tell, and the
@@ -33,21 +34,28 @@ pub(crate) struct Told {
     pub(crate) is_agreed: bool,
 }
 
+/// Who shows a value, under which time, and whether it was only proved to him.
+type Claim = (NodeId, u64, bool);
+
 /// What `shown` by some nodes comes to at `now_seconds`, the oldest version first, if there is one that tells the truth among each
 /// `needed` of them.
 pub(crate) fn agreed(shown: &[(NodeId, Vec<PastEntry>)], needed: usize, now_seconds: u64) -> Vec<Told> {
-    let mut claims: BTreeMap<(u64, HeaderHash), Vec<(NodeId, u64)>> = BTreeMap::new();
+    let mut claims: BTreeMap<(u64, HeaderHash), Vec<Claim>> = BTreeMap::new();
     for (node, entries) in shown {
         let mut seen = BTreeSet::new();
-        for PastEntry { since_seconds, version, header_hash, .. } in entries.iter().rev() {
+        for PastEntry { since_seconds, version, header_hash, is_proved, .. } in entries.iter().rev() {
             // Of one that it shows twice, when it had it at the latest: it may have the earlier time from one that lies.
             if seen.insert((*version, *header_hash)) {
-                claims.entry((*version, *header_hash)).or_default().push((*node, *since_seconds));
+                let claims = claims.entry((*version, *header_hash)).or_default();
+                claims.push((*node, *since_seconds, *is_proved));
             }
         }
     }
-    let told = claims.into_iter().map(|((version, header_hash), shown_by)| {
-        let mut said: Vec<u64> = shown_by.iter().map(|(_, since)| (*since).min(now_seconds)).collect();
+    let told = claims.into_iter().map(|((version, header_hash), claims)| {
+        let witnesses = claims.iter().filter(|(.., is_proved)| !is_proved).count();
+        let counts = |is_proved: bool| !is_proved || witnesses == 0;
+        let said = claims.iter().filter(|(.., is_proved)| counts(*is_proved));
+        let mut said: Vec<u64> = said.map(|(_, since, _)| (*since).min(now_seconds)).collect();
         said.sort_unstable();
         let (first, last) = (said[0], said[said.len() - 1]);
         let times = if said.len() >= 2 * needed - 1 {
@@ -57,7 +65,8 @@ pub(crate) fn agreed(shown: &[(NodeId, Vec<PastEntry>)], needed: usize, now_seco
         } else {
             vec![first, last]
         };
-        let is_agreed = shown_by.len() >= needed;
+        let is_agreed = witnesses >= needed;
+        let shown_by = claims.into_iter().map(|(node, since, _)| (node, since)).collect();
         Told { version, header_hash, times, shown_by, is_agreed }
     });
     told.collect()
@@ -86,7 +95,7 @@ mod tests {
 
     fn entry(version: u64, hash: u8, since_seconds: u64) -> PastEntry {
         let writer = Identity::from_seed(&[1; 32]).public_key();
-        PastEntry { since_seconds, version, header_hash: HeaderHash([hash; 32]), writer }
+        PastEntry { since_seconds, version, header_hash: HeaderHash([hash; 32]), writer, is_proved: false }
     }
 
     fn node(number: u8, entries: &[(u64, u8, u64)]) -> (NodeId, Vec<PastEntry>) {
@@ -118,6 +127,20 @@ mod tests {
         assert_eq!((times(&told, 1), times(&told, 2)), (vec![7, 1000], vec![2000, 5000]));
         let told = agreed(&[node(1, &[(1, 1, 1000)]), node(2, &[(1, 1, 1010)])], 2, 5000);
         assert_eq!(times(&told, 1), [1010], "clocks differ");
+    }
+
+    #[test]
+    fn who_took_something_over_only_as_it_was_proved_is_no_witness_of_it_nor_of_when_it_was() {
+        let (liar, mut learners) =
+            (node(1, &[(1, 1, 7)]), [node(2, &[(1, 1, 2000)]), node(3, &[(1, 1, 2000)])]);
+        learners.iter_mut().for_each(|(_, entries)| entries[0].is_proved = true);
+        let [first, second] = learners;
+        let told = agreed(&[liar.clone(), first.clone(), second.clone()], 2, 5000);
+        assert_eq!((told[0].is_agreed, told[0].shown_by.len(), &told[0].times[..]), (false, 3, &[7][..]));
+        let told = agreed(&[first, second], 2, 5000);
+        assert!(!told[0].is_agreed);
+        let told = agreed(&[liar, node(4, &[(1, 1, 7)])], 2, 5000);
+        assert!(told[0].is_agreed);
     }
 
     #[test]

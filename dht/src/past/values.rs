@@ -164,7 +164,7 @@ pub(super) fn together(shown: &[Shown], newest: Option<&Record>, now_seconds: u6
     }
     for (node, entries) in shown {
         for (index, entry) in entries.iter().enumerate() {
-            let PastEntry { since_seconds, version, header_hash, writer } = entry;
+            let PastEntry { since_seconds, version, header_hash, writer, .. } = entry;
             // What came meanwhile is no past, nor is what was never chosen.
             let is_past = newest.is_none_or(|now| *version < now.version || *header_hash == now.header_hash);
             if !is_past {

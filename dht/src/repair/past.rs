@@ -17,6 +17,7 @@ use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::block_store::{HeaderHash, RegisterAddress};
 use crate::message::{PastEntry, Refusal};
 use crate::node::deletions::now_seconds;
+use crate::node::past::learned::Known;
 use crate::past::agreed::{self, Told};
 use crate::past::{is_it, list, show};
 use crate::store::{Key, Kind};
@@ -25,8 +26,8 @@ use crate::store::{Key, Kind};
 const BATCH: usize = 256;
 
 /// How many are kept of one register at a time that one node alone shows and what came after them proves. Slots end for one node a
-/// moment before they do for others, so there are some; and a node that lies has as many as there were commits. What another one has
-/// taken over as well counts as agreed on from then on, so over time there may be more.
+/// moment before they do for others, so there are some; and a node that lies has as many as there were commits. Whoever has taken one
+/// over by that alone says so, and counts for nobody as one more who tells it.
 const PROVED_MAX: usize = 32;
 
 /// What comes after a value: as far as it is here already, under which time.
@@ -160,7 +161,10 @@ impl<O: Overlay + 'static> Repair<O> {
         for (index, value) in told.iter().enumerate().filter(|(_, value)| value.is_agreed) {
             match known.get(&value.header_hash) {
                 _ if over.contains(&index) => {}
-                Some(since) => {
+                Some(Known { since_seconds: since, is_proved }) => {
+                    if *is_proved {
+                        self.node.agree_on_past(register, *since)?;
+                    }
                     // What it is now this node may have been given only when it came to keep it.
                     if let [since] = value.times[..] {
                         self.node.learn_since(register, &value.header_hash, since)?;
@@ -252,7 +256,7 @@ impl<O: Overlay + 'static> Repair<O> {
         };
         let mut second = *latest;
         for since in &value.times {
-            second = self.node.learn_past(register, *since, *latest, &record)?;
+            second = self.node.learn_past(register, *since, *latest, &record, !value.is_agreed)?;
         }
         (room.count, room.bytes) = (room.count - value.times.len(), room.bytes - length);
         Ok(Learned::Under(second))

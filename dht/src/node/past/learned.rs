@@ -28,6 +28,15 @@ pub(crate) const LEARNED_MAX: usize = KEPT_MAX + KEPT_MAX / 2;
 /// How many bytes of one register: of a drive's roots, of some 2 KiB, as many as there are where two write in turns all the time.
 pub(crate) const LEARNED_BYTES_MAX: u64 = 96 << 20;
 
+/// Where a value is that this node can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Under which time.
+    pub(crate) since_seconds: u64,
+    /// See [`PastEntry::is_proved`](crate::message::PastEntry::is_proved).
+    pub(crate) is_proved: bool,
+}
+
 /// What is kept of a register from before the retention began.
 struct Aged {
     /// Under which time it lies.
@@ -74,12 +83,17 @@ impl Node {
     pub(crate) fn known_past(
         &self,
         register: &RegisterAddress,
-    ) -> Result<BTreeMap<HeaderHash, u64>, Refusal> {
+    ) -> Result<BTreeMap<HeaderHash, Known>, Refusal> {
         let mut known = BTreeMap::new();
-        for time in self.all_times(register, 0, usize::MAX) {
-            known.extend(self.read_kept(register, time)?.map(|record| (record.hash(), time)));
+        for since_seconds in self.all_times(register, 0, usize::MAX) {
+            let Some(Kept { record, is_proved, .. }) = self.read_kept(register, since_seconds)? else {
+                continue;
+            };
+            known.insert(record.hash(), Known { since_seconds, is_proved });
         }
-        known.extend(self.accepted_since(register)?.map(|(since, record)| (record.hash(), since)));
+        if let Some((since_seconds, record)) = self.accepted_since(register)? {
+            known.insert(record.hash(), Known { since_seconds, is_proved: false });
+        }
         Ok(known)
     }
 
@@ -96,16 +110,20 @@ impl Node {
     pub(crate) fn count_of_lone(
         &self,
         register: &RegisterAddress,
-        known: &BTreeMap<HeaderHash, u64>,
+        known: &BTreeMap<HeaderHash, Known>,
         agreed: &BTreeSet<HeaderHash>,
     ) -> usize {
         let learned: BTreeSet<u64> =
             self.times_in(Kind::LEARNED_PAST, register, 0, usize::MAX).into_iter().collect();
-        known.iter().filter(|(hash, time)| learned.contains(time) && !agreed.contains(hash)).count()
+        let is_lone = |(hash, known): &(&HeaderHash, &Known)| {
+            learned.contains(&known.since_seconds) && !agreed.contains(hash)
+        };
+        known.iter().filter(is_lone).count()
     }
 
     /// Keeps a value that a register had from that time on, by the word of others, who say nothing later of it than
-    /// `latest_seconds`; the caller has verified it, and that there is room. Returns the second under which it is shown.
+    /// `latest_seconds`; the caller has verified it, and that there is room. If it `is_proved` only, that is shown as well. Returns the
+    /// second under which it is shown.
     ///
     /// # Errors
     /// If the store fails, or is full: what others have is no reason to take what is kept back.
@@ -118,6 +136,7 @@ impl Node {
         since_seconds: u64,
         latest_seconds: u64,
         record: &SignedRecord,
+        is_proved: bool,
     ) -> Result<u64, Refusal> {
         self.refuse_if_withdrawn()?;
         // Not while something is accepted, whose predecessor may be about to be kept under this second.
@@ -126,11 +145,33 @@ impl Node {
         let Some(second) = self.free_second(register, since_seconds, record)? else {
             return Ok(since_seconds);
         };
-        let kept = Kept { since_seconds: latest_seconds, record: record.clone() };
+        let kept = Kept { since_seconds: latest_seconds, record: record.clone(), is_proved };
         let key = key_in(Kind::LEARNED_PAST, register, second);
         let put = || self.store.enqueue(&key, to_envelope(&kept).into())?.wait();
         reactor::uninterruptible(put).map_err(refusal_of)?;
         Ok(second)
+    }
+
+    /// Takes it that a value that was only proved counts: as many have said so since as count.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// Until it is durable.
+    pub(crate) fn agree_on_past(
+        &self,
+        register: &RegisterAddress,
+        since_seconds: u64,
+    ) -> Result<(), Refusal> {
+        self.refuse_if_withdrawn()?;
+        let slot = self.registers.slot(register);
+        let _state = slot.lock();
+        let Some(kept) = self.read_in(Kind::LEARNED_PAST, register, since_seconds)? else { return Ok(()) };
+        let kept = Kept { is_proved: false, ..kept };
+        let key = key_in(Kind::LEARNED_PAST, register, since_seconds);
+        let put = || self.store.enqueue(&key, to_envelope(&kept).into())?.wait();
+        reactor::uninterruptible(put).map_err(refusal_of)
     }
 
     /// Takes it that a register has been what it is since that time, by the word of others, if it still is that and this node came to
@@ -174,7 +215,7 @@ impl Node {
         for (kind, times) in [(Kind::PAST, aged_in(Kind::PAST)), (Kind::LEARNED_PAST, learned.clone())] {
             for key in times {
                 aged.push(match self.read_in(kind, register, key)? {
-                    Some(Kept { since_seconds, record }) => {
+                    Some(Kept { since_seconds, record, .. }) => {
                         Aged { key, version: record.header.version, latest: since_seconds.max(key) }
                     }
                     // It is shown to nobody, and goes with the first that does.

@@ -13,7 +13,13 @@ fn contact(number: u8) -> Contact {
 
 fn entry(version: u64, since_seconds: u64) -> PastEntry {
     let writer = Identity::from_seed(&[9; 32]).public_key();
-    PastEntry { since_seconds, version, header_hash: HeaderHash([version as u8; 32]), writer }
+    PastEntry {
+        since_seconds,
+        version,
+        header_hash: HeaderHash([version as u8; 32]),
+        writer,
+        is_proved: false,
+    }
 }
 
 fn record(version: u64) -> Record {
