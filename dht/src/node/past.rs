@@ -197,10 +197,22 @@ impl Node {
         from_seconds: u64,
         count_max: usize,
     ) -> Vec<u64> {
-        let keys = self.store.keys(&key_in(kind, register, from_seconds), count_max.min(2 * KEPT_MAX));
+        let count_max = count_max.min(2 * KEPT_MAX);
         let is_its =
             |key: &&Key| key.kind == kind && key.address[..PREFIX_BYTES] == register.0[..PREFIX_BYTES];
-        keys.iter().take_while(is_its).map(time_of).collect()
+        let mut times = Vec::new();
+        let mut from = Some(key_in(kind, register, from_seconds));
+        // What others have follows: no more of that is read than a batch.
+        while let Some(start) = from.take().filter(|_| times.len() < count_max) {
+            let wanted = BATCH.min(count_max - times.len());
+            let keys = self.store.keys(&start, wanted);
+            let before = times.len();
+            times.extend(keys.iter().take_while(is_its).map(time_of));
+            if times.len() - before == wanted {
+                from = keys.last().and_then(Key::next);
+            }
+        }
+        times
     }
 
     /// As `past_times`, those that others tell as well.
