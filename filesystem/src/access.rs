@@ -9,6 +9,7 @@
 //! is a [`Root`], sealed as a chunk is: padded to a size class, and bound to the format, its kind and the volume.
 
 pub(crate) mod collection;
+pub mod groups;
 mod link;
 pub mod list;
 mod root;

@@ -16,9 +16,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::Features;
-use super::list;
 use super::root::{Charter, Extension};
+use super::{Features, groups, list};
 
 const KIND: u16 = 1;
 const KIND_LET_THROUGH: u16 = 2;
@@ -129,6 +128,7 @@ impl Charter {
             KIND => Collection::decode(&extension.value).is_some(),
             KIND_LET_THROUGH => let_through(&extension.value).is_some(),
             list::KIND => list::decode(&extension.value).is_some(),
+            groups::KIND => groups::is_known(&extension.value),
             _ => false,
         };
         !self.extensions.iter().all(is_known)

@@ -3,6 +3,7 @@
 use ::bytes::Bytes;
 use ::dht::RegisterAddress;
 use ::dht::block::mutable::{Genesis, Signed};
+use ::filesystem::access::groups::{Groups, InGroup};
 use ::filesystem::access::list::AccessList;
 use ::filesystem::access::{Charter, Extension, Features, Root, SpaceLink};
 use ::filesystem::chunk::{self, Binding, ChunkKind};
@@ -123,6 +124,30 @@ pub const ROOT: Target = Target {
         let mut bytes = Vec::new();
         root.encode(&mut bytes);
         vec![bytes, SpaceLink::new(genesis).encode()]
+    },
+};
+
+/// The groups of a drive's owner: what he wrote, as an older or a newer program of his may have.
+pub const GROUPS: Target = Target {
+    name: "groups",
+    body: |data| {
+        if let Some(groups) = Groups::decode(data) {
+            assert_eq!(Groups::decode(&groups.encode()).as_ref(), Some(&groups));
+            for group in groups.all() {
+                let _ = (groups.people_of(group.id), groups.reached_by(group.id));
+                let _ = groups.clone().add(group.id, InGroup::Group(group.id.wrapping_add(1)));
+            }
+        }
+    },
+    seeds: || {
+        let mut groups = Groups::default();
+        for name in ["family", "kids", "club"] {
+            let id = groups.create(name).expect("it is a name");
+            let _ = groups.add(id, InGroup::Person(Identity::from_seed(&[1; 32]).public_key()));
+            let _ = groups.add(id, InGroup::Group(0));
+            let _ = groups.named_by(&RegisterAddress([2; 32]), "docs", &[id].into());
+        }
+        vec![groups.encode(), Groups::default().encode()]
     },
 };
 

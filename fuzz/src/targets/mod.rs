@@ -49,5 +49,6 @@ pub const ALL: &[Target] = &[
     filesystem::TREE_NODE,
     filesystem::CHUNK,
     filesystem::ROOT,
+    filesystem::GROUPS,
     filesystem::FUSE_REQUEST,
 ];
