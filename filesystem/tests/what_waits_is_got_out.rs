@@ -133,7 +133,8 @@ fn share(store: &Rc<TestStore>, owner: &Identity, access: Access, number: u64) {
     list.number = number;
     let user = Identity::from_seed(&[7; 32]).public_key();
     let (sealing_key, name) = (*keys.secret.public().as_bytes(), "bob".to_owned());
-    list.change(AccessChange { key: user, sealing_key, name, access, at: 1 }).unwrap();
+    let change = AccessChange { key: user, sealing_key, name, access, own: access, by: Vec::new(), at: 1 };
+    list.change(change).unwrap();
     let list = Signed::sign(owner, list);
     let change = |charter: &mut filesystem::access::Charter| {
         charter.set_access_list(&list);

@@ -22,8 +22,8 @@ use crate::network::{Hex, Network, VolumeEntry};
 use crate::roll::{LetIn, Roll, SpaceEntry};
 use crate::volume;
 
-/// Raised when an older program could misread it; 2: the roll has spaces, which a program that knows of none would drop.
-const VERSION: u32 = 2;
+/// Raised when an older program could misread it; 2: the roll has spaces, which a program that knows of none would drop; 3: groups.
+const VERSION: u32 = 3;
 
 /// See the file's header. Shown to nobody: it holds the user's seed.
 #[derive(Serialize, Deserialize)]
@@ -96,6 +96,12 @@ impl Belongings {
                 self.roll.describe(&newest);
             }
         }
+        if let Some(other) = others.roll.groups {
+            match &mut self.roll.groups {
+                Some(known) => known.merge(other)?,
+                none => *none = Some(other),
+            }
+        }
         self.roll.forget_old_tickets(now);
         self.removed.extend(others.removed);
         self.put_in_order();
@@ -107,7 +113,10 @@ impl Belongings {
         self.roll.members.sort_by_key(|member| (member.since, member.key.0));
         self.roll.invitations.sort_by_key(|ticket| (ticket.issued, ticket.ticket.0));
         self.roll.spaces.sort_by(|one, other| one.genesis.0.cmp(&other.genesis.0));
-        self.roll.spaces.iter_mut().for_each(|space| space.leaving.sort_by_key(|key| key.0));
+        for space in &mut self.roll.spaces {
+            space.leaving.sort_by_key(|key| key.0);
+            space.leaving_groups.sort_unstable();
+        }
     }
 
     /// The user's key.
@@ -159,13 +168,16 @@ impl SpaceEntry {
             self.leaving.extend(other.leaving);
             self.leaving.sort_by_key(|key| key.0);
             self.leaving.dedup();
+            self.leaving_groups.extend(other.leaving_groups);
+            self.leaving_groups.sort_unstable();
+            self.leaving_groups.dedup();
         }
         if is_given_up {
-            self.people.clear();
-            self.leaving.clear();
+            self.nobody();
         }
-        let leaving = &self.leaving;
+        let (leaving, groups) = (&self.leaving, &self.leaving_groups);
         self.people.retain(|allowed| !leaving.contains(&allowed.key));
+        self.groups.retain(|allowed| !groups.contains(&allowed.id));
         (self.is_linked, self.is_given_up) = (is_linked, is_given_up);
     }
 }
@@ -179,7 +191,7 @@ mod tests {
     use super::*;
     use crate::identity::Founding;
     use crate::network::NodeEntry;
-    use crate::roll::{Allowed, Invited};
+    use crate::roll::{Allowed, Invited, Listed};
 
     fn member(number: u8, may_be_on_drive: bool) -> LetIn {
         LetIn {
@@ -262,7 +274,10 @@ mod tests {
             configuration: None,
             number,
             people: people.iter().copied().map(allowed).collect(),
+            groups: Vec::new(),
             leaving: leaving.iter().map(|number| Hex([*number; 32])).collect(),
+            leaving_groups: Vec::new(),
+            listed: Listed::default(),
             is_given_up,
         };
         let merged = |mut one: SpaceEntry, other: &SpaceEntry| {

@@ -4,6 +4,7 @@
 //! behind, and shows a line to copy. What an option defaults to is decided where it is used, since most defaults
 //! come from what the home remembers.
 
+mod group;
 mod history;
 mod journal;
 mod keys;
@@ -29,6 +30,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::cache::Size;
 use crate::gc::{Session, Span};
+pub(crate) use group::{Group, GroupAction};
 pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots, Undelete};
 pub(crate) use journal::{Journal, JournalAction};
 pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretOptions};
@@ -173,6 +175,8 @@ pub(crate) enum Command {
     Unshare(Unshare),
     /// Show who may do what in a space
     Access(AccessOptions),
+    /// Make, change, list and delete groups of members, which spaces can be shared with
+    Group(Group),
     /// Show the 24 words from which everything can be brought back
     Recovery(Recovery),
     /// Bring a lost home back from its 24 words
@@ -190,6 +194,7 @@ impl Command {
             Command::Journal(options) => options.settle(),
             Command::Node(options) => options.settle(),
             Command::Owner(options) => options.settle(),
+            Command::Group(options) => options.settle(),
             _ => Ok(()),
         }
     }
@@ -229,6 +234,7 @@ impl Command {
             Command::Recover(options) => &mut options.home.home,
             Command::Passphrase(options) => &mut options.home.home,
             Command::Owner(options) => &mut options.home_mut().home,
+            Command::Group(options) => &mut options.home_mut().home,
         }
     }
 
@@ -267,7 +273,8 @@ impl Command {
             | Command::Recovery(_)
             | Command::Recover(_)
             | Command::Passphrase(_)
-            | Command::Owner(_) => None,
+            | Command::Owner(_)
+            | Command::Group(_) => None,
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::client_directory;
 use crate::clocks;
 use crate::errors::Failure;
 use crate::files;
+use crate::groups;
 use crate::home::Home;
 use crate::identity::{self, Member};
 use crate::network::{Network, Role};
@@ -378,6 +379,16 @@ impl Client {
             vec![volume::open_root(self.block_store(), &self.network, &self.user, seen_directory)?];
         let mut all = Ok(());
         let roll = home.map(Roll::read).transpose()?.unwrap_or_default();
+        if let Some(groups) = &roll.groups {
+            let opened = groups.genesis().and_then(|genesis| {
+                let store = self.space_store(&self.network, &genesis);
+                volume::open_root_of(store, &genesis, groups::WHAT.into(), seen_directory)
+            });
+            match opened {
+                Ok(root) => roots.extend(root),
+                Err(failure) => all = Err(failure),
+            }
+        }
         // Of those that were given up, too: as long as nodes tell that, they can be brought back.
         for space in roll.spaces {
             let opened = space.genesis().and_then(|genesis| {

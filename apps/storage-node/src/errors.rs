@@ -311,6 +311,9 @@ pub(crate) enum Failure {
     /// A part of the drive can't be shared so.
     #[error("{reason}")]
     Space { reason: String, advice: &'static str },
+    /// A group is not what it was to be, or not everywhere.
+    #[error("{reason}")]
+    Group { reason: String, advice: &'static str },
     /// There is no such space any more.
     #[error("the space {path} was removed by its owner: nobody opens what was in it any more")]
     SpaceGone { path: Shown },
@@ -573,7 +576,7 @@ impl Failure {
                 "run `up` or `mount` with the home that invited this one: it renews passports, and this one is let in again"
                     .into()
             }
-            Failure::Space { advice, .. } => (*advice).into(),
+            Failure::Space { advice, .. } | Failure::Group { advice, .. } => (*advice).into(),
             Failure::SpaceGone { .. } => "its owner's home brings it back (`rollback`), as long as the nodes have it".into(),
             Failure::Reader { .. } => {
                 "to write you need the owner's word: for the drive a writer's ticket (`invite`), for a space `share DIR --write YOU`".into()

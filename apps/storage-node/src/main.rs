@@ -22,6 +22,7 @@ mod errand;
 mod errors;
 mod files;
 mod gc;
+mod groups;
 mod history;
 mod home;
 mod identity;
@@ -164,6 +165,7 @@ fn perform(command: Command, secrets: &SecretOptions) -> Result<(), Failure> {
         Command::Share(options) => share::share(&options),
         Command::Unshare(options) => share::unshare(&options),
         Command::Access(options) => share::access(&options),
+        Command::Group(options) => groups::group(&options),
         Command::Recovery(options) => recovery::recovery(&options),
         Command::Recover(options) => recover::recover(&options),
         Command::Passphrase(options) => passphrase::passphrase(&options, &secrets.passphrase()),

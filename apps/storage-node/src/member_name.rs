@@ -25,6 +25,11 @@ pub(crate) fn of_newcomer(wanted: &str, key: &PublicKey) -> String {
     name
 }
 
+/// Whether a group may be called so, as far as that goes: it passes for no key's digits, and for no node.
+pub(crate) fn is_free_for_a_group(name: &str) -> bool {
+    !is_like_a_nodes(name) && !name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Whether it is what `members` calls those that the network was made with, or nearly so.
 fn is_like_a_nodes(name: &str) -> bool {
     let rest = name.get(..4).filter(|start| start.eq_ignore_ascii_case("node")).map(|_| &name[4..]);
@@ -53,5 +58,8 @@ mod tests {
         assert_eq!(named(" ann   removed 3\u{a0}days ago "), "ann_removed_3?days_ago");
         assert_eq!(named("a\u{1b}[2J\nb"), "a??2J?b");
         assert_eq!(named(&"ü".repeat(40)).len(), SIZE_MAX);
+        for (name, is_free) in [("family", true), ("facade", false), ("Node-2", false), ("nodejs", true)] {
+            assert_eq!(is_free_for_a_group(name), is_free, "{name}");
+        }
     }
 }

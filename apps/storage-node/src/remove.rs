@@ -19,6 +19,7 @@ use crate::admitting::now;
 use crate::cli::Remove;
 use crate::client::{Client, Settings};
 use crate::errors::Failure;
+use crate::groups;
 use crate::home::Home;
 use crate::identity::{self, Member};
 use crate::keeping;
@@ -233,6 +234,9 @@ fn put_off_the_drive(
     if of_drive.is_ok() {
         say("the drive has a new key, which is sealed to those who stay");
     }
+    let of_groups = groups::forget(&sharer, list, space_lists::PATIENCE).map_err(|failure| Failure::Removing {
+        reason: format!("the nodes refuse {subject}, and it may be in groups still, which counts for nothing: {failure}"),
+    });
     let was_on = Roll::read(home).map(|roll| spaces_of(&roll, member)).unwrap_or_default();
     let of_spaces = space_lists::settle(&sharer, list, space_lists::PATIENCE).and_then(|unsettled| {
         let is_left = |path: &String| unsettled.iter().any(|space| space.path() == path.as_str());
@@ -246,12 +250,15 @@ fn put_off_the_drive(
         "what it could read until now it may have kept, and its machine's cache has some of it: change what passwords lay in the drive",
     );
     let roll = Roll::read(home).map(|roll| tell_what_is_left(&roll, member, list));
-    of_drive.and(of_spaces).and(roll)
+    of_drive.and(of_spaces).and(of_groups).and(roll)
 }
 
 /// Where the spaces are that somebody is on the list of, as far as this home knows.
 fn spaces_of(roll: &Roll, member: &LetIn) -> Vec<String> {
-    let has = |space: &&SpaceEntry| space.people.iter().any(|allowed| allowed.key == member.key);
+    let has = |space: &&SpaceEntry| {
+        // By his name, or by a group.
+        space.people.iter().chain(&space.listed.people).any(|allowed| allowed.key == member.key)
+    };
     let spaces = roll.spaces.iter().filter(|space| !space.is_given_up).filter(has);
     spaces.map(|space| printable_path(&space.path)).collect()
 }

@@ -1,4 +1,5 @@
-//! Having other nodes keep the roots of the drive's spaces in the place of those that are gone, as is done for the drive's own.
+//! Having other nodes keep the roots of the drive's spaces, and the register of its groups, in the place of those that are gone, as is
+//! done for the drive's own root.
 //!
 //! Which spaces there are the roll says, so that one is looked after whether or not anybody looks into it. Not here: how a keeper is
 //! replaced (`replacing`).
@@ -6,6 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use dht::block::mutable::{Genesis, Signed};
 use dht::{Client, RegisterAddress};
 use overlay::Node;
 use reactor::JoinHandle;
@@ -14,6 +16,7 @@ use reactor::cell::RefCell;
 use crate::client_directory;
 use crate::errors::Failure;
 use crate::gc::Span;
+use crate::groups;
 use crate::home::Home;
 use crate::nodes::Nodes;
 use crate::output::say;
@@ -88,12 +91,20 @@ fn look(
     watched: &RefCell<Vec<Watched>>,
 ) -> Result<(), Failure> {
     let of = home.clone();
-    let spaces = reactor::offload(move || Roll::read(&of))?.spaces;
+    let Roll { spaces, groups, .. } = reactor::offload(move || Roll::read(&of))?;
     let mut result = Ok(());
+    if let Some(groups) = groups.filter(|groups| groups.version > 0) {
+        let what = groups::WHAT.to_owned();
+        result =
+            groups.genesis().and_then(|genesis| watch(home, store, nodes, grace, (&genesis, what), watched));
+    }
     // One whose making was cut short has a root as soon as it has a list. One that was given up has the word that it was.
     let has_root = |space: &&SpaceEntry| space.is_linked || space.number > 0;
     for space in spaces.iter().filter(has_root) {
-        result = result.and(watch(home, store, nodes, grace, space, watched));
+        let what = format!("the root of the space {}", space.path);
+        let watching =
+            space.genesis().and_then(|genesis| watch(home, store, nodes, grace, (&genesis, what), watched));
+        result = result.and(watching);
     }
     result
 }
@@ -103,17 +114,16 @@ fn watch(
     store: &Client<Rc<Node>>,
     nodes: &Nodes,
     grace: Option<Span>,
-    space: &SpaceEntry,
+    (genesis, what): (&Signed<Genesis>, String),
     watched: &RefCell<Vec<Watched>>,
 ) -> Result<(), Failure> {
-    let (genesis, seen_directory) = (space.genesis()?, client_directory::first(home.path()));
+    let seen_directory = client_directory::first(home.path());
     if watched.borrow().iter().any(|known| known.register == genesis.register()) {
         return Ok(());
     }
-    let membership = spaces::membership(&genesis, Some(&seen_directory))?;
+    let membership = spaces::membership(genesis, Some(&seen_directory))?;
     let register = store.open_register(membership).map_err(|error| volume::failed(error.to_string()))?;
     let seen = Seen::recall(store, register, &seen_directory, false, None)?;
-    let what = format!("the root of the space {}", space.path);
     if let Some(replacing) = Replacing::start(&seen, what, nodes.clone(), grace) {
         watched.borrow_mut().push(Watched { register, seen, replacing });
     }

@@ -41,6 +41,24 @@ pub(crate) struct Roll {
     pub(crate) members: Vec<LetIn>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) spaces: Vec<SpaceEntry>,
+    /// Once there was a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) groups: Option<GroupsEntry>,
+}
+
+/// The groups of the drive, as this home knows them, and where they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupsEntry {
+    /// The record that made their register, as bytes of `dht::Signed<Genesis>`.
+    pub(crate) genesis: Hex<Vec<u8>>,
+    /// Who keeps it since it was moved last, as bytes of `dht::Signed<Configuration>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) configuration: Option<Hex<Vec<u8>>>,
+    /// The newest of its versions that was seen, and what it was: nothing older is taken. 0: none.
+    pub(crate) version: u64,
+    pub(crate) header_hash: Hex<[u8; 32]>,
+    /// As bytes of `filesystem::access::groups::Groups`.
+    pub(crate) content: Hex<Vec<u8>>,
 }
 
 /// A directory of the drive that is a space of its own, and who may do what in it.
@@ -57,11 +75,20 @@ pub(crate) struct SpaceEntry {
     pub(crate) configuration: Option<Hex<Vec<u8>>>,
     /// The number of the last list that was signed for it.
     pub(crate) number: u64,
-    /// Who may do something in it, beside the owner.
+    /// Who may do something in it by his own name, beside the owner.
     pub(crate) people: Vec<Allowed>,
+    /// Whose people may do something in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<AllowedGroup>,
     /// Who was taken off, and may be on its list still: until its root is known to say so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) leaving: Vec<Hex<[u8; 32]>>,
+    /// Groups likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) leaving_groups: Vec<u32>,
+    /// What the newest list says that this home knows.
+    #[serde(default)]
+    pub(crate) listed: Listed,
     /// Its writers are off and nobody opens it any more: one of them had sealed it to others than its owner.
     #[serde(default)]
     pub(crate) is_given_up: bool,
@@ -72,6 +99,21 @@ pub(crate) struct SpaceEntry {
 pub(crate) struct Allowed {
     pub(crate) key: Hex<[u8; 32]>,
     pub(crate) may_write: bool,
+}
+
+/// What the people of a group may do in a space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AllowedGroup {
+    pub(crate) id: u32,
+    pub(crate) may_write: bool,
+}
+
+/// Who is on a space's list beside the owner, once its groups are expanded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub(crate) people: Vec<Allowed>,
+    /// The groups, and which epoch of each.
+    pub(crate) groups: Vec<(u32, u64)>,
 }
 
 /// A ticket that was given out.
@@ -107,8 +149,8 @@ pub(crate) struct LetIn {
 
 impl Kind for Roll {
     const KIND: &'static str = "hypha members";
-    /// 3: it has spaces, and who is leaving them or that they were given up, which a program that knows of none would drop.
-    const VERSION: u32 = 3;
+    /// 3: it has spaces, and who is leaving them or that they were given up, which a program that knows of none would drop; 4: groups.
+    const VERSION: u32 = 4;
     const SECRET: bool = false;
 }
 
@@ -252,7 +294,9 @@ impl Roll {
     fn a_free_name(&self, wanted: &str, revoked: &Revocations) -> String {
         let has =
             |member: &LetIn, name: &String| member.name == *name && !revoked.contains(&member.public_key());
-        let is_free = |name: &String| !self.members.iter().any(|member| has(member, name));
+        let is_free = |name: &String| {
+            !self.members.iter().any(|member| has(member, name)) && !self.has_group_called(name)
+        };
         let others = (2_u32..).map(|number| format!("{wanted}-{number}"));
         let mut names = std::iter::once(wanted.to_owned()).chain(others);
         names.find(is_free).expect("there are fewer members than numbers")

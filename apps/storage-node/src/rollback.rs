@@ -193,7 +193,7 @@ impl<'a> GoingBack<'a> {
             Others::OfDrive(TakenOff::Unknown) | Others::AsTheyWere => {}
             Others::OfSpace(published, seal) => {
                 let path = self.target.space.as_ref().map_or("", |(_, path)| path);
-                share::tell(path, &published.changed);
+                share::tell(path, &published.list, &published.changed);
                 if published.is_without_readers {
                     say(format_args!(
                         "whom the owner took off last can't be told, for what the nodes keep of the space does not say; so nobody is in it who \

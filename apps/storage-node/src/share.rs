@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dht::block::mutable::{Genesis, Signed};
-use dht::{BlockStore, Record};
+use dht::{BlockStore, Record, RegisterAddress};
 use filesystem::OpenError;
 use filesystem::access::list::{Access, AccessChange, AccessList, Found, PATH_SIZE_MAX};
 use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
@@ -31,18 +31,19 @@ use crate::client::{self, Client};
 use crate::client_directory;
 use crate::errand::with_volume;
 use crate::errors::Failure;
+use crate::groups;
 use crate::home::Home;
 use crate::keeping;
 use crate::mountpoint;
 use crate::name::SpaceName;
 use crate::network::{Hex, Network};
-use crate::output::say;
+use crate::output::{say, warn};
 use crate::roll::{Roll, SpaceEntry};
 use crate::sharing::Sharer;
 use crate::space_lists::{self, Seal, Turn, Wish, sealed};
 use crate::spaces;
 use crate::volume;
-use naming::{people, whom};
+use naming::{guests, whom};
 pub(crate) use showing::access;
 
 /// As many as a mount shows.
@@ -90,7 +91,6 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
     if name.text().len() > PATH_SIZE_MAX {
         return Err(refused("the path is too long for a space", "put it less deep"));
     }
-    let people = people(options, &home, &network)?;
     let settings = client::settings(&options.client)?;
     let (is_new, told) = with_volume(&options.client, |client, volume| {
         let store = client.block_store();
@@ -104,13 +104,15 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
                 "share a directory that is in the drive itself; who may do what in a space, its list says for all that is in it",
             ));
         }
+        let groups = groups::known(&sharer)?;
+        let guests = guests(options, &groups, &home, &network)?;
         let place = volume.look_at_place(name.text()).map_err(at_place)?;
         let begun = begun(&home, &name)?;
         let gone = begun.as_ref().filter(|space| space.is_linked && !leads_to(&place, space, &network));
         let (genesis, wish) = match (&place, gone) {
             (_, Some(space)) if options.put_back => {
                 // With what was in it before: so nobody is let in by the way.
-                if !people.is_empty() {
+                if !guests.is_empty() {
                     return Err(refused(
                         format!("{name} is put back with what is in it, and for whom it was"),
                         "say it without names first, and look at it",
@@ -149,17 +151,17 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
                 // Where it was put the roll may know only now.
                 of_link(link, &name, options.moved, &home, &network)?;
                 // A making that was cut short came as far as its link: whom it was to let in, this one does not.
-                (genesis, if is_begun { Wish::Exactly(people) } else { Wish::With(people) })
+                (genesis, if is_begun { Wish::Exactly(guests) } else { Wish::With(guests) })
             }
             (Place::Free(..), None) if options.moved => return Err(is_no_space(&name)),
             // Whom a making that was cut short was to let in, or did let in, this one does not.
             (Place::Free(uid, gid), None) => {
                 let genesis = make(&home, &network, client, &name, begun, (*uid, *gid))?;
                 opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
-                (genesis, Wish::Exactly(people))
+                (genesis, Wish::Exactly(guests))
             }
         };
-        let published = space_lists::publish(&sharer, &turn, &genesis, &wish, &Revocations::default())?;
+        let published = naming::publish(&sharer, &turn, &genesis, name.text(), &wish)?;
         let is_new = options.put_back || matches!(place, Place::Free(..));
         // Of a space that is put back nothing is changed, and whoever puts it back is to know for whom it is.
         let told: Vec<AccessChange> = match wish {
@@ -168,6 +170,7 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
             }
             Wish::With(_) | Wish::Exactly(_) => published.changed,
         };
+        let told = (published.list, told);
         let own = SpaceLink::new(genesis.clone()).encode();
         match &place {
             Place::Free(..) => volume.make_link(name.text(), &own).map_err(at_place)?,
@@ -184,7 +187,7 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
         keeping::once(&settings, client.overlay());
         Ok((is_new, told))
     })?;
-    tell(name.text(), &told);
+    tell(name.text(), &told.0, &told.1);
     wait_until_shown(Path::new(&options.path));
     if is_new && options.put_back {
         say(format_args!("{name} is there again, with what was in it"));
@@ -249,7 +252,7 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
             // Whoever is to be off it is so from the next list on, and the next one goes with what the space is put back to.
             Seal::Others(error) if !options.give_up => {
                 let gone = whom(&options.from, None, &Roll::read(&home)?, &genesis)?;
-                change_roll(&home, |roll| roll.take_off(&genesis, name.text(), &gone))?;
+                change_roll(&home, |roll| roll.take_off(&genesis, name.text(), &gone.people, &gone.groups))?;
                 return Err(sealed(&error));
             }
             Seal::GivenUp if !options.give_up => return Err(is_given_up(&name)),
@@ -263,18 +266,30 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
             Seal::GivenUp => return Ok(None),
         }
         let present = read_list(client, settings.seen_directory().as_deref(), &genesis).ok();
+        // Another machine may have taken somebody out of one, or put somebody into it.
+        groups::known(&sharer)?;
         let gone = whom(&options.from, present.as_ref(), &Roll::read(&home)?, &genesis)?;
         // First: if this is cut short, whoever runs `up` here goes on with it.
-        change_roll(&home, |roll| roll.take_off(&genesis, name.text(), &gone))?;
+        change_roll(&home, |roll| roll.take_off(&genesis, name.text(), &gone.people, &gone.groups))?;
         let published =
             space_lists::publish(&sharer, &turn, &genesis, &Wish::AsItIs, &Revocations::default())?;
         let is_left =
             |key: &Hex<[u8; 32]>| published.list.access_of(&PublicKey::from_bytes(key.0)) != Access::None;
-        if gone.iter().any(is_left) {
+        let has_group = |id: &u32| published.list.groups.iter().any(|group| group.id == *id);
+        if gone.people.iter().any(is_left) || gone.groups.iter().any(has_group) {
             let reason = format!("somebody is still on the list of {name} who was to be off it");
             return Err(refused(reason, "say it again"));
         }
-        let changed = Some(published.changed);
+        let changed = Some((published.list, published.changed));
+        if !gone.groups.is_empty() {
+            let is_its = |register: &RegisterAddress| *register == genesis.register();
+            drop(turn);
+            if let Err(failure) = groups::note_spaces(&sharer, space_lists::PATIENCE, &is_its) {
+                warn(format_args!(
+                    "`group list` says still that a group is on {name}, where it is on no list any more: {failure}"
+                ));
+            }
+        }
         keeping::once(&settings, client.overlay());
         Ok(changed)
     })?;
@@ -284,7 +299,8 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
         ));
         return Ok(());
     };
-    tell(name.text(), &changed);
+    let (list, changed) = changed;
+    tell(name.text(), &list, &changed);
     if changed.is_empty() {
         say(format_args!("nobody was on the list of {name} whom that takes off"));
         return Ok(());
@@ -297,14 +313,14 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
 }
 
 /// Says what the list of the space at `path` says from now on, of everybody of whom it said something else.
-pub(crate) fn tell(path: &str, changed: &[AccessChange]) {
+pub(crate) fn tell(path: &str, list: &AccessList, changed: &[AccessChange]) {
     for change in changed {
         let may = match change.access {
             Access::None => "may neither read nor write it any more",
             Access::Read => "may read it",
             Access::Write => "may read and write it",
         };
-        say(format_args!("{}: {} {may}", Shown::of(path), in_words(change)));
+        say(format_args!("{}: {} {may}{}", Shown::of(path), in_words(change), showing::by_groups(list, change)));
     }
 }
 

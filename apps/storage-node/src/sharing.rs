@@ -14,9 +14,10 @@
 use std::fmt;
 use std::rc::Rc;
 
-use dht::{Client, Record};
+use dht::block::mutable::{Genesis, Signed};
+use dht::{BlockStore, Client, Record};
 use filesystem::access::sharing::{ReadersChange, change_readers, put_back};
-use filesystem::access::{Charter, Root, VolumeKeys};
+use filesystem::access::{Charter, Root, VolumeKeys, open_root};
 use overlay::invitation::InvitedAs;
 use overlay::{Node, Revocations};
 use reactor::cell::RefCell;
@@ -103,6 +104,47 @@ impl Sharer<'_> {
     /// Until the drive's root says so.
     pub(crate) fn put_out(&self, revoked: &Revocations) -> Result<TakenOff, Failure> {
         self.say_who_stays(revoked, None)
+    }
+
+    /// Has the drive's root say which register has the groups, unless it says so: there is one, also where two of the owner's machines
+    /// make it at once. Returns the one that it says.
+    ///
+    /// # Errors
+    /// `Failure::Sharing`.
+    ///
+    /// # Suspends
+    /// Until the drive's root says so.
+    pub(crate) fn name_groups(&self, genesis: &Signed<Genesis>) -> Result<Signed<Genesis>, Failure> {
+        let (keys, said) = (self.keys()?, RefCell::new(genesis.clone()));
+        let (owner, salt) = (self.network.volume_owner(), &self.network.volume_salt.0);
+        let name = |charter: &mut Charter| {
+            let known = charter.groups(&owner, salt);
+            let is_new = known.is_none();
+            if is_new {
+                charter.set_groups(genesis);
+            }
+            said.replace(known.unwrap_or_else(|| genesis.clone()));
+            Ok(is_new)
+        };
+        self.change(&keys, &name, &|_| {})?;
+        Ok(said.into_inner())
+    }
+
+    /// Which register has the groups, as the drive's root says.
+    ///
+    /// # Errors
+    /// `Failure::Sharing` if that can't be read.
+    ///
+    /// # Suspends
+    /// While it is read.
+    pub(crate) fn groups_named(&self) -> Result<Option<Signed<Genesis>>, Failure> {
+        let failed = |reason: String| Failure::Sharing { reason };
+        let keys = self.keys()?;
+        let record = self.store.read(&keys.register).map_err(|error| failed(error.to_string()))?;
+        let record = record.ok_or_else(|| failed("the drive has no root yet".into()))?;
+        let root = open_root(&record.payload, record.version, &keys.secret);
+        let charter = root.map_err(|error| failed(error.to_string()))?.charter;
+        Ok(charter.groups(&self.network.volume_owner(), &self.network.volume_salt.0))
     }
 
     /// Puts the tree of `past` in the place of the drive's newest one, whatever stands there now; with those who stay, as

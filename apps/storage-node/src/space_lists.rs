@@ -14,6 +14,7 @@
 //! Not here: what a list is (`filesystem::access::list`); how a root comes to say it (`saying`); what is learnt of other copies'
 //! (`learning`), and of what the space was before (`past_lists`); what is done once a minute (`settling`), and with a space that a writer has sealed to others (`sealed`).
 
+mod guests;
 mod learning;
 mod past_lists;
 mod saying;
@@ -24,7 +25,7 @@ mod turn;
 use dht::RegisterAddress;
 use dht::block::configuration::Configuration;
 use dht::block::mutable::{Genesis, Signed};
-use filesystem::access::list::{Access, AccessChange, AccessList, TooMany};
+use filesystem::access::list::{AccessChange, AccessList, LISTED_GROUPS_MAX, TooMany};
 use filesystem::access::{SpaceLink, VolumeKeys};
 use filesystem::format::Shown;
 use overlay::Revocations;
@@ -33,15 +34,17 @@ use reactor::crypto::PublicKey;
 use crate::client_directory;
 use crate::errors::Failure;
 use crate::network::{Hex, Network};
-use crate::roll::{Allowed, LetIn, Roll, SpaceEntry};
+use crate::roll::{Allowed, LetIn, Listed, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 use crate::spaces;
 use crate::volume;
+use guests::Standing;
+pub(crate) use guests::{Expanded, Guests, stale};
 pub(crate) use learning::{Seal, learn};
 pub(crate) use past_lists::learn_past;
 pub(crate) use saying::{Published, publish, put_back};
 pub(crate) use sealed::{refuse_what_opens, sealed, strike_off};
-pub(crate) use settling::{Settling, Unsettled, settle};
+pub(crate) use settling::{Settling, Unsettled, reason_of, settle, settle_one};
 pub(crate) use turn::{PATIENCE, Turn};
 
 /// What a list is to become.
@@ -52,21 +55,19 @@ pub(crate) enum Wish {
     /// As the roll has it, without those who only read.
     Writers,
     /// These as well, or with other rights.
-    With(Vec<Allowed>),
+    With(Guests),
     /// These and nobody else, beside the owner.
-    Exactly(Vec<Allowed>),
+    Exactly(Guests),
 }
 
 impl Wish {
-    fn people(&self, entry: &SpaceEntry) -> Vec<Allowed> {
+    fn guests(&self, entry: &SpaceEntry) -> Guests {
+        let known = Guests { people: entry.people.clone(), groups: entry.groups.clone() };
         match self {
-            Wish::AsItIs => entry.people.clone(),
-            Wish::Writers => entry.people.iter().filter(|allowed| allowed.may_write).cloned().collect(),
-            Wish::Exactly(people) => people.clone(),
-            Wish::With(more) => {
-                let stays = |known: &&Allowed| more.iter().all(|new| new.key != known.key);
-                entry.people.iter().filter(stays).chain(more).cloned().collect()
-            }
+            Wish::AsItIs => known,
+            Wish::Writers => known.that_write(),
+            Wish::Exactly(guests) => guests.clone(),
+            Wish::With(more) => known.with(more),
         }
     }
 }
@@ -94,23 +95,6 @@ impl SpaceEntry {
     }
 }
 
-fn access_of(people: &[Allowed], key: &PublicKey) -> Access {
-    match people.iter().find(|allowed| allowed.key.0 == *key.as_bytes()) {
-        None => Access::None,
-        Some(allowed) if allowed.may_write => Access::Write,
-        Some(_) => Access::Read,
-    }
-}
-
-fn people_of(list: &AccessList, owner: &PublicKey) -> Vec<Allowed> {
-    let others = list.present().filter(|change| change.key != *owner);
-    let allowed = |change: &AccessChange| Allowed {
-        key: Hex(*change.key.as_bytes()),
-        may_write: change.access == Access::Write,
-    };
-    others.map(allowed).collect()
-}
-
 impl Roll {
     /// The entry of the space that `genesis` made; a new one for `path` if there is none.
     pub(crate) fn space_or_new(&mut self, genesis: &Signed<Genesis>, path: &str) -> &mut SpaceEntry {
@@ -124,7 +108,10 @@ impl Roll {
                 configuration: None,
                 number: 0,
                 people: Vec::new(),
+                groups: Vec::new(),
                 leaving: Vec::new(),
+                leaving_groups: Vec::new(),
+                listed: Listed::default(),
                 is_given_up: false,
             });
             self.spaces.len() - 1
@@ -134,6 +121,12 @@ impl Roll {
 
     /// Has it say who keeps the root of one of its spaces, if that is news.
     pub(crate) fn describe(&mut self, newest: &Signed<Configuration>) {
+        if let Some(groups) = &mut self.groups
+            && groups.genesis().is_ok_and(|genesis| genesis.register() == newest.register)
+            && groups.configuration().ok().flatten().is_none_or(|known| known.epoch < newest.epoch)
+        {
+            groups.configuration = Some(Hex(newest.to_bytes()));
+        }
         for space in &mut self.spaces {
             let is_it = space.genesis().is_ok_and(|genesis| genesis.register() == newest.register);
             let known = space.configuration().ok().flatten();
@@ -143,10 +136,22 @@ impl Roll {
         }
     }
 
-    /// Takes members off a space, and has it remembered until the space's root is known to say so.
-    pub(crate) fn take_off(&mut self, genesis: &Signed<Genesis>, path: &str, gone: &[Hex<[u8; 32]>]) {
+    /// Takes members and groups off a space, and has it remembered until the space's root is known to say so.
+    pub(crate) fn take_off(
+        &mut self,
+        genesis: &Signed<Genesis>,
+        path: &str,
+        gone: &[Hex<[u8; 32]>],
+        groups: &[u32],
+    ) {
         let entry = self.space_or_new(genesis, path);
         entry.people.retain(|allowed| !gone.contains(&allowed.key));
+        entry.groups.retain(|allowed| !groups.contains(&allowed.id));
+        for id in groups {
+            if !entry.leaving_groups.contains(id) {
+                entry.leaving_groups.push(*id);
+            }
+        }
         for key in gone {
             if !entry.leaving.contains(key) {
                 entry.leaving.push(key.clone());
@@ -164,10 +169,12 @@ impl Roll {
     ) {
         let entry = self.space_or_new(genesis, &list.path);
         entry.number = entry.number.max(list.number);
-        entry.people = wish.people(entry);
+        Guests { people: entry.people, groups: entry.groups } = wish.guests(entry);
         entry.people.retain(|allowed| !is_revoked(&PublicKey::from_bytes(allowed.key.0)));
+        entry.listed = Listed::of(list, &genesis.owner);
         // The root says so: they are off, or were let in anew.
         entry.leaving.clear();
+        entry.leaving_groups.clear();
     }
 }
 
@@ -207,11 +214,11 @@ pub(crate) fn led_to(
     }
 }
 
-/// What a space's list is to be: `people` as far as they are members and not revoked, with the log of the list before, and under a
-/// new number if it is another one.
+/// What a space's list is to be: whom it is for as far as they are members and not revoked, with the log of the list before, and under
+/// a new number if it is another one.
 fn next_list(
     before: &AccessList,
-    people: &[Allowed],
+    guests: &Expanded,
     number: u64,
     members: &[LetIn],
     own: &AccessChange,
@@ -221,14 +228,21 @@ fn next_list(
     let known: Vec<AccessChange> = list.present().cloned().collect();
     list.change(own.clone())?;
     for change in known.into_iter().filter(|change| change.key != own.key) {
-        let access = if is_revoked(&change.key) { Access::None } else { access_of(people, &change.key) };
-        list.change(AccessChange { access, at: own.at, ..change })?;
+        let member = members.iter().find(|member| member.public_key() == change.key);
+        let standing =
+            if is_revoked(&change.key) { Standing::default() } else { guests.standing(&change.key, member) };
+        let Standing { access, own: by_name, by } = standing;
+        list.change(AccessChange { access, own: by_name, by, at: own.at, ..change })?;
     }
     for member in members.iter().filter(|member| !is_revoked(&member.public_key())) {
         let (key, Hex(sealing_key)) = (member.public_key(), &member.sealing_key);
-        let access = access_of(people, &key);
+        let Standing { access, own: by_name, by } = guests.standing(&key, Some(member));
         let (sealing_key, name) = (*sealing_key, member.name.clone());
-        list.change(AccessChange { key, sealing_key, name, access, at: own.at })?;
+        list.change(AccessChange { key, sealing_key, name, access, own: by_name, by, at: own.at })?;
+    }
+    list.groups = guests.listed_groups();
+    if list.groups.len() > LISTED_GROUPS_MAX {
+        return Err(TooMany);
     }
     // Whoever put an older list back does not bring its number back, and none is used twice.
     if list != *before || before.number < number {
@@ -258,7 +272,7 @@ fn distrust(
     }
 }
 
-/// As [`distrust`], where the owner's list was taken away: writers of a copy of this home that is older than the last list are not
+/// As [`distrust`], where the owner's list was taken away, on which `people` were as far as this home knows: writers of a copy of this home that is older than the last list are not
 /// the register's any more. Of this home's they are: it has nobody in its roll before the register has him. And whom a list had that
 /// is gone, and this home never let in, it has no key for to put on a new one.
 fn distrust_without(

@@ -536,7 +536,7 @@ pub(crate) fn open_own(
     Ok(Some((volume, seen)))
 }
 
-/// Who keeps a space's root: those whom the genesis record names, or, if this machine has seen that since, whoever was put in
+/// Who keeps a space's root, or the register of the groups: those whom the genesis record names, or, if this machine has seen that since, whoever was put in
 /// their place.
 ///
 /// # Errors
@@ -550,10 +550,16 @@ pub(crate) fn membership(
     if let Some(directory) = seen_directory {
         seen = seen::configuration(directory, &register)?;
         if let Some(home) = Home::around(directory) {
-            let spaces = Roll::read(&home)?.spaces;
-            let space =
-                spaces.iter().find(|space| space.genesis().is_ok_and(|known| known.register() == register));
-            described = space.map(|space| space.configuration()).transpose()?.flatten();
+            let Roll { spaces, groups, .. } = Roll::read(&home)?;
+            let is_it = |known: Result<Signed<Genesis>, Failure>| {
+                known.is_ok_and(|known| known.register() == register)
+            };
+            let space = spaces.iter().find(|space| is_it(space.genesis()));
+            let groups = groups.filter(|groups| is_it(groups.genesis()));
+            described = match groups {
+                Some(groups) => groups.configuration()?,
+                None => space.map(|space| space.configuration()).transpose()?.flatten(),
+            };
         }
     }
     let membership = match [seen, described].into_iter().flatten().max_by_key(|newest| newest.epoch) {

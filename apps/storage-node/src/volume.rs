@@ -332,12 +332,12 @@ pub(crate) fn open(
     Ok((volume, seen))
 }
 
-/// The register of the root of the volume, or of one of its spaces, open. What was seen of it is written down when this is
+/// The register of the root of the volume, or of one of its spaces, or of the groups, open. What was seen of it is written down when this is
 /// dropped.
 pub(crate) struct Root {
     pub(crate) store: Client<Rc<Node>>,
     pub(crate) register: RegisterAddress,
-    /// "the drive's root", or which space's.
+    /// "the drive's root", or what else it is.
     pub(crate) what: String,
     seen: Option<Seen>,
 }
@@ -403,11 +403,26 @@ pub(crate) fn open_root_of_space(
     path: &str,
     seen_directory: Option<&Path>,
 ) -> Result<Option<Root>, Failure> {
+    open_root_of(store, genesis, format!("the root of the space {path}"), seen_directory)
+}
+
+/// As [`open_root_of_space`], of any register of the owner's, which people call `what`.
+///
+/// # Errors
+/// As there.
+///
+/// # Suspends
+/// As there.
+pub(crate) fn open_root_of(
+    store: Client<Rc<Node>>,
+    genesis: &Signed<Genesis>,
+    what: String,
+    seen_directory: Option<&Path>,
+) -> Result<Option<Root>, Failure> {
     let membership = spaces::membership(genesis, seen_directory)?;
     let register = store.open_register(membership).map_err(damaged)?;
     let recall = |directory| Seen::recall(&store, register, directory, false, None);
     let seen = seen_directory.map(recall).transpose()?;
-    let what = format!("the root of the space {path}");
     let found = store.read(&register).map_err(|error| failed(format!("{what} cannot be read: {error}")))?;
     if found.is_none() {
         return Ok(None);

@@ -7,13 +7,16 @@
 //! An extension of kind 3: `Signed<AccessList>` as bytes. Each list has a number one above that of the list before; the owner's
 //! home keeps the newest that it made, and goes on from no older one.
 //!
+//! A group (`groups`) is on it with the epoch that it was expanded by, and its people are on it as if each had been named: so nodes and
+//! readers trust nobody new. What somebody may do he may by his own name, by groups, or both; it is the most of these.
+//!
 //! Not here: that writers obey it, which the nodes see to by the register's list.
 
 use bytes::Bytes;
 use dht::RegisterAddress;
 use dht::block::signed::Signed;
 use reactor::crypto::{PublicKey, X25519Public};
-use reactor::serialization::Versioned;
+use reactor::serialization::{Content, EnvelopeError, Versioned};
 use serde::{Deserialize, Serialize};
 
 use super::root::{Charter, Extension};
@@ -23,8 +26,11 @@ pub(super) const KIND: u16 = 3;
 
 /// The owner, and 64 others: their names and sealed keys leave most of a register's 64 KiB to the root.
 pub const PEOPLE_MAX: usize = 65;
-/// So many changes are remembered. With everybody's name at its longest it is 20 KiB of a register's 64.
+/// So many changes are remembered. With everybody's name at its longest, and everybody in as many groups as are on it, it is 28 KiB
+/// of a register's 64.
 pub const CHANGES_MAX: usize = 128;
+/// So many groups may be on a space's list.
+pub const LISTED_GROUPS_MAX: usize = 8;
 /// The longest path that a space is put at, in bytes.
 pub const PATH_SIZE_MAX: usize = 4096;
 /// Bytes of a name that are kept.
@@ -53,8 +59,32 @@ pub struct AccessChange {
     pub name: String,
     /// What they may do from then on.
     pub access: Access,
+    /// What of that by their own name.
+    pub own: Access,
+    /// By which groups of the list, by their ids, in order.
+    pub by: Vec<u32>,
     /// When that was, in seconds since 1970, by the clock of the owner's machine.
     pub at: u64,
+}
+
+impl AccessChange {
+    /// Whether both say that the same may be done, and by what.
+    fn says_as(&self, other: &AccessChange) -> bool {
+        (self.access, self.own, &self.by) == (other.access, other.own, &other.by)
+    }
+}
+
+/// That a group's people may do something.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ListedGroup {
+    /// Which group of the owner's.
+    pub id: u32,
+    /// What it was called then.
+    pub name: String,
+    /// Which of its states the list stands for.
+    pub epoch: u64,
+    /// What whoever is in it may do, unless he may read only anyway.
+    pub access: Access,
 }
 
 /// See the file's header.
@@ -69,22 +99,69 @@ pub struct AccessList {
     pub number: u64,
     /// The last of them, oldest first; among them the last one of everybody who may do something.
     pub changes: Vec<AccessChange>,
+    /// The groups that are on it, in the order of their ids.
+    pub groups: Vec<ListedGroup>,
 }
 
 impl Versioned for AccessList {
     const TYPE_NAME: &'static str = "hypha space list";
-    const VERSION: u32 = 1;
+    /// 2: there are groups, whose people a program that knows of none would go on with by their own names.
+    const VERSION: u32 = 2;
+
+    fn upgrade(version: u32, content: Content<'_>) -> Result<AccessList, EnvelopeError> {
+        #[derive(Deserialize)]
+        struct Change {
+            key: PublicKey,
+            #[serde(with = "serde_bytes")]
+            sealing_key: [u8; 32],
+            name: String,
+            access: Access,
+            at: u64,
+        }
+        #[derive(Deserialize)]
+        struct List {
+            #[serde(with = "serde_bytes")]
+            register: [u8; 32],
+            path: String,
+            number: u64,
+            changes: Vec<Change>,
+        }
+        if version != 1 {
+            return Err(content.too_old());
+        }
+        let List { register, path, number, changes } = content.decode()?;
+        let change = |Change { key, sealing_key, name, access, at }| AccessChange {
+            key,
+            sealing_key,
+            name,
+            access,
+            own: access,
+            by: Vec::new(),
+            at,
+        };
+        let changes = changes.into_iter().map(change).collect();
+        Ok(AccessList { register, path, number, changes, groups: Vec::new() })
+    }
 }
 
 /// Too many would be on the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("at most {} others may be on a space's list: take some off first", PEOPLE_MAX - 1)]
+#[error(
+    "at most {} others may be on a space's list, and {LISTED_GROUPS_MAX} groups: take some off first",
+    PEOPLE_MAX - 1
+)]
 pub struct TooMany;
 
 impl AccessList {
     /// The list of a new space at `path`, on which nobody is.
     pub fn new(register: RegisterAddress, path: &str) -> AccessList {
-        AccessList { register: register.0, path: path.into(), number: 0, changes: Vec::new() }
+        AccessList {
+            register: register.0,
+            path: path.into(),
+            number: 0,
+            changes: Vec::new(),
+            groups: Vec::new(),
+        }
     }
 
     /// The last change of each who may do something, in the order of these changes.
@@ -102,8 +179,7 @@ impl AccessList {
 
     /// What `key` may do.
     pub fn access_of(&self, key: &PublicKey) -> Access {
-        let last = self.changes.iter().rev().find(|change| change.key == *key);
-        last.map_or(Access::None, |change| change.access)
+        self.last_of(key).map_or(Access::None, |change| change.access)
     }
 
     /// What whoever reads it with `sealing_key` may do.
@@ -117,17 +193,44 @@ impl AccessList {
         self.changes.iter().any(|change| change.key == *key)
     }
 
+    fn last_of(&self, key: &PublicKey) -> Option<&AccessChange> {
+        self.changes.iter().rev().find(|change| change.key == *key)
+    }
+
+    /// What the groups are called by which somebody is on it.
+    pub fn names_of<'a>(&'a self, change: &'a AccessChange) -> impl Iterator<Item = &'a str> {
+        let groups = self.groups.iter().filter(|group| change.by.contains(&group.id));
+        groups.map(|group| group.name.as_str())
+    }
+
+    /// The last change of each of whom this says something else than `before` does. Two changes may be alike to the second, so that they
+    /// do not tell.
+    pub fn changed_since(&self, before: &AccessList) -> Vec<AccessChange> {
+        let is_last = |at: usize, change: &AccessChange| {
+            self.changes[at + 1..].iter().all(|later| later.key != change.key)
+        };
+        let is_news = |change: &AccessChange| match before.last_of(&change.key) {
+            Some(known) => !known.says_as(change),
+            None => change.access != Access::None,
+        };
+        let changes = self.changes.iter().enumerate();
+        let changed = changes.filter(|(at, change)| is_last(*at, change) && is_news(change));
+        changed.map(|(_, change)| change.clone()).collect()
+    }
+
     /// Adds a change, unless that changes nothing. The number stays: a list that is another one gets another.
     ///
     /// # Errors
     ///
     /// [`TooMany`]; then nothing was added.
     pub fn change(&mut self, mut change: AccessChange) -> Result<(), TooMany> {
-        if self.access_of(&change.key) == change.access {
-            return Ok(());
+        match self.last_of(&change.key) {
+            Some(known) if known.says_as(&change) => return Ok(()),
+            None if change.access == Access::None => return Ok(()),
+            _ => {}
         }
         let is_new = self.access_of(&change.key) == Access::None;
-        if is_new && self.present().count() >= PEOPLE_MAX {
+        if is_new && change.access != Access::None && self.present().count() >= PEOPLE_MAX {
             return Err(TooMany);
         }
         change.name.truncate(change.name.floor_char_boundary(NAME_SIZE_MAX));
@@ -169,9 +272,13 @@ pub(super) fn decode(value: &[u8]) -> Option<Signed<AccessList>> {
     let list = Signed::<AccessList>::from_bytes(value).ok()?;
     let is_bounded = list.changes.len() <= CHANGES_MAX
         && list.path.len() <= PATH_SIZE_MAX
+        && list.groups.len() <= LISTED_GROUPS_MAX
+        && list.changes.iter().all(|change| change.by.len() <= LISTED_GROUPS_MAX)
         && list.present().count() <= PEOPLE_MAX;
     let is_printable = |name: &str| name.len() <= NAME_SIZE_MAX && printable(name) == name;
-    (is_bounded && list.changes.iter().all(|change| is_printable(&change.name))).then_some(list)
+    let mut names =
+        list.changes.iter().map(|change| &change.name).chain(list.groups.iter().map(|group| &group.name));
+    (is_bounded && names.all(|name| is_printable(name))).then_some(list)
 }
 
 impl Charter {
@@ -217,7 +324,16 @@ mod tests {
     }
 
     fn may(number: u8, access: Access, at: u64) -> AccessChange {
-        AccessChange { key: who(number), sealing_key: [number; 32], name: format!("no {number}"), access, at }
+        let (key, sealing_key) = (who(number), [number; 32]);
+        AccessChange {
+            key,
+            sealing_key,
+            name: format!("no {number}"),
+            access,
+            own: access,
+            by: Vec::new(),
+            at,
+        }
     }
 
     #[test]
@@ -243,6 +359,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_list_changed_is_told_though_all_was_said_before_in_the_same_second() {
+        let mut list = AccessList::new(REGISTER, "a/docs");
+        for access in [Access::Write, Access::None, Access::Write] {
+            list.change(may(2, access, 7)).unwrap();
+        }
+        let before = list.clone();
+        assert_eq!(list.changed_since(&before), []);
+        list.change(may(2, Access::None, 7)).unwrap();
+        list.change(may(3, Access::Read, 7)).unwrap();
+        assert_eq!(list.changed_since(&before), [may(2, Access::None, 7), may(3, Access::Read, 7)]);
+    }
+
+    #[test]
     fn a_list_stays_bounded_and_forgets_nobody_who_may_do_something() {
         let mut list = AccessList::new(REGISTER, "a/docs");
         list.change(may(0, Access::Write, 0)).unwrap();
@@ -261,6 +390,70 @@ mod tests {
         let owner = Identity::from_seed(&[0; 32]);
         let bytes = Signed::sign(&owner, list).to_bytes();
         assert!(bytes.len() < 20 * 1024 && decode(&bytes).is_some(), "{}", bytes.len());
+    }
+
+    #[test]
+    fn by_which_groups_somebody_is_on_it_is_a_change_of_its_own_and_the_list_stays_small() {
+        let mut list = AccessList::new(REGISTER, "a/docs");
+        let by = |number, own, by: &[u32], at| {
+            let access = if by.is_empty() { own } else { Access::Write };
+            AccessChange { own, by: by.to_vec(), ..may(number, access, at) }
+        };
+        list.change(by(1, Access::Write, &[], 1)).unwrap();
+        list.change(by(1, Access::Write, &[], 2)).unwrap();
+        list.change(by(1, Access::Write, &[3], 3)).unwrap();
+        list.change(by(1, Access::None, &[3], 4)).unwrap();
+        assert_eq!(list.changes.iter().map(|change| change.at).collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!(list.access_of(&who(1)), Access::Write);
+        let group = |id| ListedGroup { id, name: "g".repeat(56), epoch: u64::MAX, access: Access::Write };
+        list.groups = (1..=LISTED_GROUPS_MAX as u32).map(|id| group(u32::MAX - id)).collect();
+        list.changes.clear();
+        for number in 0..PEOPLE_MAX as u8 {
+            for own in [Access::Read, Access::None] {
+                let ids: Vec<u32> = list.groups.iter().map(|group| group.id).collect();
+                let change =
+                    AccessChange { name: "n".repeat(NAME_SIZE_MAX), ..by(number, own, &ids, u64::MAX) };
+                list.change(change).unwrap();
+            }
+        }
+        assert_eq!((list.changes.len(), list.present().count()), (CHANGES_MAX, PEOPLE_MAX));
+        let owner = Identity::from_seed(&[0; 32]);
+        let bytes = Signed::sign(&owner, list.clone()).to_bytes();
+        assert!(bytes.len() < 36 * 1024 && decode(&bytes).is_some(), "{}", bytes.len());
+        list.groups.push(group(1));
+        assert!(decode(&Signed::sign(&owner, list).to_bytes()).is_none());
+    }
+
+    #[test]
+    fn what_a_version_without_groups_signed_is_each_ones_own_access() {
+        #[derive(Serialize, Deserialize)]
+        struct Change {
+            key: PublicKey,
+            #[serde(with = "serde_bytes")]
+            sealing_key: [u8; 32],
+            name: String,
+            access: Access,
+            at: u64,
+        }
+        #[derive(Serialize, Deserialize)]
+        struct List {
+            #[serde(with = "serde_bytes")]
+            register: [u8; 32],
+            path: String,
+            number: u64,
+            changes: Vec<Change>,
+        }
+        impl Versioned for List {
+            const TYPE_NAME: &'static str = "hypha space list";
+            const VERSION: u32 = 1;
+        }
+        let AccessChange { key, sealing_key, name, access, at, .. } = may(2, Access::Read, 7);
+        let changes = vec![Change { key, sealing_key, name, access, at }];
+        let list = List { register: REGISTER.0, path: "a/docs".into(), number: 3, changes };
+        let owner = Identity::from_seed(&[0; 32]);
+        let read = decode(&Signed::sign(&owner, list).to_bytes()).unwrap();
+        assert!(read.verify_by(&owner.public_key()).is_ok());
+        assert_eq!((read.number, &read.changes, read.groups.len()), (3, &vec![may(2, Access::Read, 7)], 0));
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Command {
             Command::Rollback(options) => &options.client.home,
             Command::Recovery(options) => &options.home,
             Command::Owner(options) => options.home(),
+            Command::Group(options) => options.home(),
             other => match other.client() {
                 Some(client) if client.key.is_some() => return client.key.clone().into_iter().collect(),
                 Some(client) => &client.home,

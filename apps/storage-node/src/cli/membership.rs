@@ -98,7 +98,7 @@ pub(crate) struct Join {
 }
 
 /// What people can read and type, and what no key's digits are taken for.
-fn a_name(text: &str) -> Result<String, String> {
+pub(super) fn a_name(text: &str) -> Result<String, String> {
     let is_plain = |letter: char| !letter.is_control() && !letter.is_whitespace();
     if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.chars().all(is_plain) {
         return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes, and no spaces"));

@@ -10,6 +10,7 @@ const SHARE_EXAMPLES: &str = "\
 Examples:
   storage-node share ./drive/accounts                          nobody but you reads it
   storage-node share ./drive/band --write ann@laptop --read bob@desk
+  storage-node share ./drive/photos --read family              whoever is in a group (`group`)
   storage-node share ./drive/band --read 3f2a9c                said again, it adds to the list, or changes what somebody may do
   storage-node access ./drive/band
 
@@ -36,7 +37,8 @@ pub(crate) struct Share {
     /// A directory to make, or one that is a space already; within the drive, or through the place where it is mounted
     #[arg(value_name = "DIR")]
     pub(crate) path: OsString,
-    /// Who may read it: a name, or the first digits of an id, as `members` shows them; may be given several times
+    /// Who may read it: a name, or the first digits of an id, as `members` shows them, or a group (`group list`); may be given several
+    /// times
     #[arg(long, value_name = "WHO")]
     pub(crate) read: Vec<String>,
     /// Who may read and write it
@@ -67,7 +69,7 @@ pub(crate) struct Unshare {
     /// A directory that is a space
     #[arg(value_name = "DIR")]
     pub(crate) path: OsString,
-    /// Who is taken off its list: a name, or the first digits of an id, as `access` shows them [default: everybody but you]
+    /// Who is taken off its list: a name, or the first digits of an id, or a group, as `access` shows them [default: everybody but you]
     #[arg(long, value_name = "WHO")]
     pub(crate) from: Vec<String>,
     /// Also if one of its writers has sealed it to others than you: all its writers are taken off, and nobody opens what is in it any

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use filesystem::access::SpaceLink;
-use filesystem::access::list::{Access, AccessList, CHANGES_MAX};
+use filesystem::access::list::{Access, AccessChange, AccessList, CHANGES_MAX};
 use filesystem::calendar::Civil;
 use filesystem::format::Shown;
 use filesystem::volume::{LinkError, Place};
@@ -51,7 +51,13 @@ fn render(list: &AccessList, owner: &PublicKey) -> String {
         };
         let may = if change.access == Access::Write { "reads and writes" } else { "reads" };
         let since = Civil::of(change.at as i64);
-        let _ = writeln!(text, "{may:<18}{who}  since {since} UTC");
+        let by = by_groups(list, change);
+        let _ = writeln!(text, "{may:<18}{who}  since {since} UTC{by}");
+    }
+    for group in &list.groups {
+        let may = if group.access == Access::Write { "reads and writes" } else { "reads" };
+        let count = list.present().filter(|change| change.by.contains(&group.id)).count();
+        let _ = writeln!(text, "{may:<18}the group {}: {count} of these", group.name);
     }
     let _ = writeln!(
         text,
@@ -74,6 +80,18 @@ fn nth(number: u64) -> String {
     format!("{number}{ending}")
 }
 
+/// By which groups somebody is on a list, as it is said behind what he may do.
+pub(super) fn by_groups(list: &AccessList, change: &AccessChange) -> String {
+    let mut ways: Vec<String> = list.names_of(change).map(|name| format!("the group {name}")).collect();
+    if ways.is_empty() {
+        return String::new();
+    }
+    if change.own != Access::None {
+        ways.insert(0, "name".into());
+    }
+    format!(", by {}", ways.join(" and "))
+}
+
 fn log(list: &AccessList) -> String {
     let mut text = String::new();
     if list.changes.len() == CHANGES_MAX {
@@ -85,7 +103,8 @@ fn log(list: &AccessList) -> String {
             Access::Read => "reads",
             Access::Write => "reads and writes",
         };
-        let _ = writeln!(text, "{} UTC  {}  {may}", Civil::of(change.at as i64), in_words(change));
+        let by = by_groups(list, change);
+        let _ = writeln!(text, "{} UTC  {}  {may}{by}", Civil::of(change.at as i64), in_words(change));
     }
     text
 }

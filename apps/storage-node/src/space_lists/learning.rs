@@ -9,9 +9,9 @@ use filesystem::access::list::{AccessList, Found};
 use filesystem::access::{RootError, open_root};
 
 use super::sealed::says_given_up;
-use super::{Turn, keys, people_of, read_roll};
+use super::{Guests, Turn, keys, read_roll};
 use crate::errors::Failure;
-use crate::roll::Roll;
+use crate::roll::{Listed, Roll};
 use crate::sharing::Sharer;
 
 /// Whom a space's root opens to.
@@ -76,10 +76,13 @@ impl Roll {
         let entry = self.space_or_new(genesis, &list.path);
         entry.is_linked |= is_found;
         if list.number > entry.number {
-            (entry.number, entry.people) = (list.number, people_of(list, &genesis.owner));
+            let Guests { people, groups } = Guests::of(list, &genesis.owner);
+            (entry.number, entry.people, entry.groups) = (list.number, people, groups);
+            entry.listed = Listed::of(list, &genesis.owner);
             // Whom this home is taking off goes, whatever another copy signed meanwhile.
-            let leaving = &entry.leaving;
+            let (leaving, groups) = (&entry.leaving, &entry.leaving_groups);
             entry.people.retain(|allowed| !leaving.contains(&allowed.key));
+            entry.groups.retain(|allowed| !groups.contains(&allowed.id));
         }
     }
 
@@ -89,8 +92,7 @@ impl Roll {
         for space in self.spaces.iter_mut().filter(|space| space.genesis.0 == bytes) {
             space.is_given_up = is_given_up;
             if is_given_up {
-                space.people.clear();
-                space.leaving.clear();
+                space.nobody();
             }
         }
     }

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 use dht::block::mutable::{Genesis, Signed};
 use dht::{HeaderHash, Record, SwapError};
+use filesystem::access::groups::Groups;
 use filesystem::access::list::{Access, AccessChange, AccessList, Found};
 use filesystem::access::sharing::{self, SharingError, change_readers};
 use filesystem::access::{Charter, Root, VolumeKeys};
@@ -18,12 +19,12 @@ use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 use super::sealed::says_given_up;
-use super::{Turn, Wish, distrust, distrust_without, keys, next_list, read_roll, sealed};
+use super::{Expanded, Turn, Wish, distrust, distrust_without, keys, next_list, read_roll, sealed, stale};
 use crate::admitting::now;
 use crate::author;
 use crate::errors::Failure;
 use crate::output;
-use crate::roll::Roll;
+use crate::roll::{Allowed, LetIn, Listed, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 
 /// What a space's root says now.
@@ -118,6 +119,24 @@ fn failed(error: SharingError) -> Failure {
     }
 }
 
+/// Who was on the newest list that this home knows, and is to be. Whom it is taking off, or just did, tells nothing of its roll's age;
+/// nor does who is to come.
+fn known_on_it(entry: &SpaceEntry, groups: &Groups, members: &[LetIn]) -> Vec<Allowed> {
+    let listed = match entry.listed == Listed::default() {
+        // Of a version of this program that did not remember it.
+        true => &entry.people,
+        false => &entry.listed.people,
+    };
+    let guests = Expanded::of(&Wish::AsItIs.guests(entry), groups);
+    let on_it = |allowed: &Allowed| {
+        let member = members.iter().find(|member| member.key == allowed.key);
+        let access = guests.standing(&PublicKey::from_bytes(allowed.key.0), member).access;
+        let may_write = allowed.may_write && access == Access::Write;
+        (access != Access::None).then(|| Allowed { key: allowed.key.clone(), may_write })
+    };
+    listed.iter().filter_map(on_it).collect()
+}
+
 /// A list on its way into a root.
 struct Saying<'a> {
     sharer: &'a Sharer<'a>,
@@ -125,8 +144,8 @@ struct Saying<'a> {
     wish: &'a Wish,
     revoked: &'a Revocations,
     keys: VolumeKeys,
-    /// The list that was signed last, and how many of its changes are new.
-    signed: RefCell<Option<(AccessList, usize)>>,
+    /// The list that was signed last, and what it did not say before.
+    signed: RefCell<Option<(AccessList, Vec<AccessChange>)>>,
     /// The version of the value to come, if it is not known whether this home knows the newest list.
     unsure: Cell<Option<u64>>,
     /// Where the space is, if its root was sealed to somebody who is on no list.
@@ -159,9 +178,11 @@ impl<'a> Saying<'a> {
         let entry = entry.ok_or("the roll of this home does not have the space")?;
         let writers = self.sharer.store.writers(&register).map_err(|error| error.to_string())?;
         let is_revoked = |key: &PublicKey| kept.contains(key) || self.revoked.contains(key);
+        let groups = roll.groups_known().map_err(|failure| failure.to_string())?;
         let found = charter.access_list(&owner, &register);
+        let known = known_on_it(entry, &groups, &roll.members);
         if !(is_newest && matches!(found, Found::List(_)))
-            && let Some(reason) = distrust_without(&entry.people, &writers, &roll.members, is_revoked)
+            && let Some(reason) = distrust_without(&known, &writers, &roll.members, is_revoked)
         {
             return Err(reason.into());
         }
@@ -191,10 +212,17 @@ impl<'a> Saying<'a> {
             sealing_key: *self.keys.secret.public().as_bytes(),
             name: filesystem::format::printable(&author::author()),
             access: Access::Write,
+            own: Access::Write,
+            by: Vec::new(),
             at: now(),
         };
-        let people = self.wish().people(entry);
-        let mut list = next_list(&before, &people, entry.number, &roll.members, &own, is_revoked)
+        if let Some(name) = stale(&before, &groups) {
+            return Err(format!(
+                "its list has a newer state of the group {name} than this home: another machine of the owner's changed that"
+            ));
+        }
+        let guests = Expanded::of(&self.wish().guests(entry), &groups);
+        let mut list = next_list(&before, &guests, entry.number, &roll.members, &own, is_revoked)
             .map_err(|error| error.to_string())?;
         if entry.is_given_up {
             // By its number other copies of the home know that it is given up no more.
@@ -213,8 +241,8 @@ impl<'a> Saying<'a> {
         if anyway {
             charter.set_access_list(&Signed::sign(&self.sharer.user.identity, list.clone()));
         }
-        let new = list.changes.iter().filter(|change| !before.changes.contains(change)).count();
-        self.signed.replace(Some((list, new)));
+        let changed = list.changed_since(&before);
+        self.signed.replace(Some((list, changed)));
         Ok(anyway)
     }
 
@@ -235,8 +263,7 @@ impl<'a> Saying<'a> {
             ));
         }
         let signed = self.signed.take();
-        let (list, new) = signed.ok_or_else(|| Failure::Internal("a root was written unread".into()))?;
-        let changed = list.changes[list.changes.len() - new..].to_vec();
+        let (list, changed) = signed.ok_or_else(|| Failure::Internal("a root was written unread".into()))?;
         let (wish, is_without_readers) = (self.wish(), self.unsure.get().is_some());
         let Saying { sharer, genesis, revoked, .. } = self;
         Roll::change(sharer.home, |roll| {

@@ -7,12 +7,13 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use dht::BlockStore;
+use dht::{BlockStore, RegisterAddress};
 use overlay::Revocations;
 use reactor::cell::RefCell;
 
-use super::{Seal, Turn, Wish, keys, learn, publish, read_roll, sealed};
+use super::{Published, Seal, Turn, Wish, keys, learn, publish, read_roll, sealed};
 use crate::errors::Failure;
+use crate::groups;
 use crate::output::say;
 use crate::roll::{LetIn, SpaceEntry};
 use crate::sharing::Sharer;
@@ -46,7 +47,8 @@ impl Unsettled {
 
     /// Whether `member` is in it, as far as this home knows, or was to be off it and is not known to be.
     pub(crate) fn has(&self, member: &LetIn) -> bool {
-        let is_in = self.space.people.iter().any(|allowed| allowed.key == member.key);
+        let people = self.space.people.iter().chain(&self.space.listed.people);
+        let is_in = people.into_iter().any(|allowed| allowed.key == member.key);
         is_in || self.space.leaving.contains(&member.key)
     }
 }
@@ -58,6 +60,8 @@ pub(crate) struct Settling {
     last: Cell<Option<Instant>>,
     /// Of which spaces it was told why they are not settled: it comes back each minute.
     told: RefCell<BTreeSet<(String, String)>>,
+    /// Why the groups could not be looked at, if that was told last.
+    told_of_groups: RefCell<Option<String>>,
 }
 
 impl Settling {
@@ -80,7 +84,26 @@ impl Settling {
         }
         self.last.set(Some(now));
         // Letters and removals wait for this one: where a command is at work, what is left is done a minute later.
+        let groups = groups::look(sharer, Duration::ZERO);
         let unsettled = settle(sharer, &Revocations::default(), Duration::ZERO)?;
+        let settled = |register: &RegisterAddress| {
+            unsettled
+                .iter()
+                .all(|other| other.space.genesis().is_ok_and(|genesis| genesis.register() != *register))
+        };
+        let groups = groups.and_then(|()| groups::note_spaces(sharer, Duration::ZERO, &settled));
+        match groups {
+            Ok(()) | Err(Failure::Locked { .. }) => self.told_of_groups.replace(None),
+            Err(failure) => {
+                let reason = reason_of(&failure);
+                // Where there are none, as far as this home knows, nobody waits for any.
+                let is_about_any = read_roll(sharer)?.0.groups.is_some();
+                if is_about_any && self.told_of_groups.borrow().as_ref() != Some(&reason) {
+                    say(format_args!("the groups have to wait: {reason}; trying on"));
+                }
+                self.told_of_groups.replace(Some(reason))
+            }
+        };
         for space in news(&mut self.told.borrow_mut(), &unsettled) {
             say(format_args!(
                 "who may do what in the space {} has to wait: {}; trying on",
@@ -122,33 +145,48 @@ pub(crate) fn settle(
     let unsettled = spaces.filter_map(|space| {
         let failure = settle_one(sharer, &space, revoked, until).err()?;
         let is_busy = matches!(failure, Failure::Locked { .. });
-        let reason = match failure {
-            Failure::Sharing { reason } => reason,
-            Failure::Space { reason, advice } => format!("{reason} ({advice})"),
-            other => other.to_string(),
-        };
+        let reason = reason_of(&failure);
         Some(Unsettled { space, reason, is_busy })
     });
     Ok(unsettled.collect())
 }
 
-fn settle_one(
+/// Why a space or the groups are not what they are to be, in a word.
+pub(crate) fn reason_of(failure: &Failure) -> String {
+    match failure {
+        Failure::Sharing { reason } => reason.clone(),
+        Failure::Space { reason, advice } | Failure::Group { reason, advice } => {
+            format!("{reason} ({advice})")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// As [`settle`], of one space, which another process is waited for until a moment for. What its root says from then on; nothing if
+/// nobody is in it.
+///
+/// # Errors
+/// Why it is not known to say that.
+///
+/// # Suspends
+/// Until it says so.
+pub(crate) fn settle_one(
     sharer: &Sharer<'_>,
     space: &SpaceEntry,
     revoked: &Revocations,
     until: Instant,
-) -> Result<(), Failure> {
+) -> Result<Option<Published>, Failure> {
     let turn = Turn::by(sharer.home, until)?;
     let genesis = space.genesis()?;
     let keys = keys(sharer, &genesis)?;
     if !space.is_linked && matches!(sharer.store.read(&keys.register), Ok(None)) {
         // Its making was cut short: nobody is in it.
-        return Ok(());
+        return Ok(None);
     }
     match learn(sharer, &turn, &genesis)? {
-        Seal::Ours => publish(sharer, &turn, &genesis, &Wish::AsItIs, revoked).map(drop),
+        Seal::Ours => publish(sharer, &turn, &genesis, &Wish::AsItIs, revoked).map(Some),
         Seal::Others(error) => Err(sealed(&error)),
-        Seal::GivenUp => Ok(()),
+        Seal::GivenUp => Ok(None),
     }
 }
 
@@ -157,6 +195,7 @@ mod tests {
     use super::super::tests::{member, people};
     use super::*;
     use crate::network::Hex;
+    use crate::roll::Listed;
 
     fn unsettled(path: &str, reason: &str) -> Unsettled {
         let space = SpaceEntry {
@@ -166,7 +205,10 @@ mod tests {
             configuration: None,
             number: 1,
             people: people(&[(2, false)]),
+            groups: Vec::new(),
             leaving: vec![member(4).key],
+            leaving_groups: Vec::new(),
+            listed: Listed::default(),
             is_given_up: false,
         };
         Unsettled { space, reason: reason.into(), is_busy: false }

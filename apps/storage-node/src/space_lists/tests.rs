@@ -1,11 +1,14 @@
 //! What a list becomes, and whose word counts.
 
+use filesystem::access::groups::{Groups, InGroup};
+use filesystem::access::list::Access;
 use overlay::NodeId;
 use overlay::invitation::InvitedAs;
 use reactor::crypto::Identity;
 
 use super::*;
 use crate::identity::Founding;
+use crate::roll::AllowedGroup;
 
 const REGISTER: RegisterAddress = RegisterAddress([9; 32]);
 
@@ -34,7 +37,12 @@ pub(super) fn people(people: &[(u8, bool)]) -> Vec<Allowed> {
 }
 
 fn own(at: u64) -> AccessChange {
-    AccessChange { key: key(1), sealing_key: [1; 32], name: "owner".into(), access: Access::Write, at }
+    let (access, by) = (Access::Write, Vec::new());
+    AccessChange { key: key(1), sealing_key: [1; 32], name: "owner".into(), access, own: access, by, at }
+}
+
+fn guests(people: Vec<Allowed>) -> Expanded {
+    Expanded::of(&people.into(), &Groups::default())
 }
 
 fn nobody(_: &PublicKey) -> bool {
@@ -43,7 +51,7 @@ fn nobody(_: &PublicKey) -> bool {
 
 fn next(before: &AccessList, who: &[(u8, bool)], number: u64, at: u64) -> AccessList {
     let members = [member(2), member(3), member(4)];
-    next_list(before, &people(who), number, &members, &own(at), nobody).unwrap()
+    next_list(before, &guests(people(who)), number, &members, &own(at), nobody).unwrap()
 }
 
 fn new() -> AccessList {
@@ -63,7 +71,7 @@ fn a_list_is_what_the_roll_says_whatever_the_one_before_said() {
     assert_eq!(next(&first, &[(2, true), (3, false)], 1, 11), first);
     let members = [member(2), member(3), member(4)];
     let revoked = |who: &PublicKey| *who == key(2);
-    let both = people(&[(2, true), (4, true)]);
+    let both = guests(people(&[(2, true), (4, true)]));
     let later = next_list(&first, &both, 1, &members, &own(12), revoked).unwrap();
     assert_eq!(may(&later), [Access::Write, Access::None, Access::None, Access::Write]);
     assert_eq!((later.number, later.changes.last().unwrap().at), (2, 12));
@@ -74,7 +82,7 @@ fn a_list_is_what_the_roll_says_whatever_the_one_before_said() {
         assert_eq!(back.number, 7);
     }
     // Whom the roll does not have as a member any more is taken off as well.
-    let alone = next_list(&first, &people(&[]), 1, &[], &own(14), nobody).unwrap();
+    let alone = next_list(&first, &guests(Vec::new()), 1, &[], &own(14), nobody).unwrap();
     assert_eq!(alone.readers().len(), 1);
 }
 
@@ -84,11 +92,11 @@ fn what_a_command_wishes_is_not_the_rolls_before_it_is_so() {
     let genesis = Genesis::sign(&Identity::from_seed(&[1; 32]), [5; 32], vec![NodeId([1; 32])], Vec::new());
     let entry = roll.space_or_new(&genesis, "docs");
     entry.people = people(&[(2, true), (3, false)]);
-    let with = Wish::With(people(&[(3, true), (4, false)])).people(entry);
+    let with = Wish::With(people(&[(3, true), (4, false)]).into()).guests(entry).people;
     assert_eq!(with, people(&[(2, true), (3, true), (4, false)]));
     // A space whose making was cut short is for those alone who are named now.
-    assert_eq!(Wish::Exactly(people(&[(4, true)])).people(entry), people(&[(4, true)]));
-    assert_eq!(Wish::AsItIs.people(entry), people(&[(2, true), (3, false)]));
+    assert_eq!(Wish::Exactly(people(&[(4, true)]).into()).guests(entry).people, people(&[(4, true)]));
+    assert_eq!(Wish::AsItIs.guests(entry).people, people(&[(2, true), (3, false)]));
 }
 
 #[test]
@@ -115,7 +123,7 @@ fn what_another_copy_of_the_home_signed_later_is_learnt_and_nothing_older() {
     roll.learn(&genesis, &list);
     assert_eq!((roll.spaces[0].people.clone(), roll.spaces[0].number), (people(&[(2, true), (3, false)]), 1));
     // Not what this home is about to take back, either.
-    roll.take_off(&genesis, "docs", &[member(3).key]);
+    roll.take_off(&genesis, "docs", &[member(3).key], &[]);
     roll.learn(&genesis, &list);
     assert_eq!((roll.spaces.len(), roll.spaces[0].people.len()), (1, 1));
     // Also if that copy signs another one meanwhile: until the root says so, he is remembered as one who may be in it.
@@ -165,8 +173,8 @@ fn what_a_wish_did_is_told_of_the_roll_as_it_is_and_brings_nobody_back() {
         roll.spaces[0].people.clone()
     };
     assert_eq!(after(&Wish::AsItIs), people(&[(3, false)]), "he was taken off meanwhile");
-    assert_eq!(after(&Wish::With(people(&[(2, true)]))), people(&[(3, false), (2, true)]));
-    assert_eq!(after(&Wish::Exactly(people(&[(2, true)]))), people(&[(2, true)]));
+    assert_eq!(after(&Wish::With(people(&[(2, true)]).into())), people(&[(3, false), (2, true)]));
+    assert_eq!(after(&Wish::Exactly(people(&[(2, true)]).into())), people(&[(2, true)]));
 }
 
 #[test]
@@ -178,7 +186,7 @@ fn a_making_that_was_cut_short_is_not_taken_for_a_space_that_somebody_took_away(
     roll.learn(&genesis, &list);
     // The list is there, and its link never was: who says `share` again knows whom to take off.
     assert_eq!((roll.spaces[0].is_linked, roll.spaces[0].people.clone()), (false, people(&[(2, true)])));
-    assert_eq!(Wish::Exactly(Vec::new()).people(&roll.spaces[0]), []);
+    assert_eq!(Wish::Exactly(Guests::default()).guests(&roll.spaces[0]), Guests::default());
     // What another copy of the home made is found by its link.
     elsewhere.learn(&genesis, &list);
     assert!(elsewhere.spaces[0].is_linked);
@@ -195,4 +203,38 @@ fn an_older_copy_of_the_home_lets_no_writer_in_where_the_list_was_taken_away() {
     assert!(!told(&[key(2)], 9) && !told(&[key(4), key(2)], 9) && !told(&[], 2));
     // A reader whom another copy let in, of whom nothing is known here but that he is on the list that is gone.
     assert!(distrust_without(&who, &[key(2)], &[member(2)], nobody).is_some());
+}
+
+#[test]
+fn a_list_has_the_people_of_its_groups_and_another_copy_of_the_home_learns_which_are_which() {
+    let genesis = Genesis::sign(&Identity::from_seed(&[1; 32]), [5; 32], vec![NodeId([1; 32])], Vec::new());
+    let mut groups = Groups::default();
+    let family = groups.create("family").unwrap();
+    for who in [3, 4] {
+        groups.add(family, InGroup::Person(key(who))).unwrap();
+    }
+    let with = vec![AllowedGroup { id: family, may_write: true }];
+    let guests = Guests { people: people(&[(2, false), (3, false)]), groups: with.clone() };
+    let members = [member(2), member(3), member(4)];
+    let made = |before: &AccessList, groups: &Groups, number, at| {
+        next_list(before, &Expanded::of(&guests, groups), number, &members, &own(at), nobody).unwrap()
+    };
+    let list = made(&new(), &groups, 0, 1);
+    assert_eq!(may(&list), [Access::Write, Access::Read, Access::Write, Access::Write]);
+    assert_eq!(made(&list, &groups, 1, 2), list);
+    let mut elsewhere = Roll::default();
+    elsewhere.learn(&genesis, &list);
+    let entry = &elsewhere.spaces[0];
+    assert_eq!((&entry.people, &entry.groups), (&people(&[(2, false), (3, false)]), &with));
+    assert_eq!(entry.listed.people, people(&[(2, false), (3, true), (4, true)]));
+    // Out of the group: who is named himself may do what his name says, and the other one nothing. A change of the group is another list.
+    groups.remove(family, InGroup::Person(key(3))).unwrap();
+    groups.remove(family, InGroup::Person(key(4))).unwrap();
+    let later = made(&list, &groups, 1, 3);
+    assert_eq!(may(&later), [Access::Write, Access::Read, Access::Read, Access::None]);
+    assert_eq!((later.number, later.groups[0].epoch), (2, groups.get(family).unwrap().epoch));
+    // A group that is being taken off does not come back by what another copy signed meanwhile.
+    elsewhere.take_off(&genesis, "docs", &[], &[family]);
+    elsewhere.learn(&genesis, &later);
+    assert_eq!((&elsewhere.spaces[0].groups, &elsewhere.spaces[0].leaving_groups), (&vec![], &vec![family]));
 }

@@ -47,7 +47,7 @@ impl Turn {
     ///
     /// # Suspends
     /// Until it is free.
-    pub(super) fn by(home: &Home, until: Instant) -> Result<Turn, Failure> {
+    pub(crate) fn by(home: &Home, until: Instant) -> Result<Turn, Failure> {
         let directory = home.members_directory().join("spaces");
         loop {
             let directory = directory.clone();

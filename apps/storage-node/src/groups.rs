@@ -1,0 +1,301 @@
+//! `group`: members under one name, and spaces that are shared with whoever is in it.
+//!
+//! A change is made in two steps. The first is one swap in the groups' register: from then on it is so, whatever becomes of this
+//! process, and `up` or `mount` of any home of the owner's that knows the space goes on with it. The second has each space's root
+//! whose list names the group say it, under a new key. Said again after a crash, the command changes nothing, and goes on with the
+//! second step. It succeeds only when that is done everywhere.
+//!
+//! Not here: what groups are (`filesystem::access::groups`), and how a list is made of them (`space_lists`).
+
+mod bringing;
+mod entry;
+mod register;
+mod showing;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use filesystem::access::groups::{self, Groups, GroupsError, InGroup};
+use filesystem::access::list::PEOPLE_MAX;
+use filesystem::format::printable_path;
+use overlay::invitation::InvitedAs;
+use reactor::crypto::PublicKey;
+
+use crate::cli::{self, GroupAction};
+use crate::client::{Client, Settings};
+use crate::errors::Failure;
+use crate::home::Home;
+use crate::identity::Member;
+use crate::keeping;
+use crate::member_name;
+use crate::members::{Subject, resolve};
+use crate::network::{Network, Role};
+use crate::output::{say, warn};
+use crate::process;
+use crate::roll::{LetIn, Roll, SpaceEntry};
+use crate::sharing::Sharer;
+use crate::space_lists::{Expanded, Guests, Turn};
+use register::learn;
+use register::{change, refused};
+pub(crate) use register::{forget, look, note, note_spaces};
+
+/// What their register is called.
+pub(crate) const WHAT: &str = "the register of the groups";
+
+/// Runs the command.
+///
+/// # Errors
+/// `Failure::Group`, `Failure::NoMember`, or those of the home's files.
+pub(crate) fn group(options: &cli::Group) -> Result<(), Failure> {
+    let home = Home::locate(options.home().home.as_deref())?;
+    let network = home.network()?;
+    let settings = Settings::of_home(&home, network.clone());
+    let is_owners =
+        settings.has_key() && settings.user()?.identity.public_key() == settings.network.volume_owner();
+    if !is_owners {
+        return Err(Failure::Group {
+            reason: "only the home that made the network has groups".into(),
+            advice: "say which that is with --home",
+        });
+    }
+    if let GroupAction::List { .. } = options.action {
+        return showing::list(&home, &settings);
+    }
+    process::run(|| {
+        let client = Client::connect(&settings)?;
+        let store = client.block_store();
+        let user = Member::load(&home.user_key_file(), Role::User)?;
+        let sharer = Sharer { home: &home, network: &network, store: &store, user: &user };
+        let result = act(&sharer, &options.action);
+        // Whoever brings this home back from its words knows of it, also of what is not done everywhere.
+        keeping::once(&settings, client.overlay());
+        client.leave();
+        result
+    })
+}
+
+fn act(sharer: &Sharer<'_>, action: &GroupAction) -> Result<(), Failure> {
+    match action {
+        GroupAction::Create { name, .. } => create(sharer, name),
+        GroupAction::Add { name, who, .. } => change_members(sharer, name, who, true),
+        GroupAction::Remove { name, who, .. } => change_members(sharer, name, who, false),
+        GroupAction::Delete { name, .. } => delete(sharer, name),
+        GroupAction::List { .. } => Ok(()),
+    }
+}
+
+fn create(sharer: &Sharer<'_>, name: &str) -> Result<(), Failure> {
+    let is_name = groups::is_name(name) && member_name::is_free_for_a_group(name);
+    if !is_name {
+        return Err(Failure::Group {
+            reason: format!("{name:?} can't be a group's name: {}", GroupsError::Name),
+            advice: "give another one; it passes for no node's and no key's",
+        });
+    }
+    let turn = Turn::take(sharer.home)?;
+    if is_a_members_name(name, sharer.home, sharer.network)? {
+        return Err(Failure::Group {
+            reason: format!("a member is called {name}"),
+            advice: "give the group another name: people say names where they mean one of the two",
+        });
+    }
+    change(sharer, &turn, |groups| groups.create(name).map_err(|error| refused(&error)))?;
+    say(format_args!(
+        "{name} is a group; `group add {name} WHO` puts somebody into it, and `share DIR --read {name}` shares a space with it"
+    ));
+    Ok(())
+}
+
+fn delete(sharer: &Sharer<'_>, name: &str) -> Result<(), Failure> {
+    // What names nobody any more keeps none.
+    note_spaces(sharer, crate::space_lists::PATIENCE, &|_| false)?;
+    let turn = Turn::take(sharer.home)?;
+    change(sharer, &turn, |groups| {
+        let id = called(groups, name)?;
+        groups.delete(id).map_err(|error| Failure::Group {
+            reason: error.to_string(),
+            advice: "take it off them first (`unshare DIR --from GROUP`, `group remove GROUP GROUP`): so nobody loses by this what he has",
+        })
+    })?;
+    say(format_args!("the group {name} is deleted; its members stay members"));
+    Ok(())
+}
+
+/// The groups as they are now, or, where that can't be known, as this home knows them: for what has to be done all the same. A list that
+/// has a newer state of one is not gone on from.
+///
+/// # Errors
+/// Those of the home's files.
+///
+/// # Suspends
+/// While they are read.
+pub(crate) fn known(sharer: &Sharer<'_>) -> Result<Groups, Failure> {
+    learn(sharer).or_else(|failure| {
+        let roll = Roll::read(sharer.home)?;
+        if roll.groups.is_some() {
+            warn(format_args!("of the groups this home goes by what it knew last: {failure}"));
+        }
+        roll.groups_known()
+    })
+}
+
+/// The id of the group with that name.
+fn called(groups: &Groups, name: &str) -> Result<u32, Failure> {
+    let group = groups.called(name).ok_or_else(|| Failure::Group {
+        reason: format!("there is no group called {name:?}"),
+        advice: "`storage-node group list` shows them, and `group create NAME` makes one",
+    })?;
+    Ok(group.id)
+}
+
+/// Whom `who` names, with what he is called: a group, or a member who may come into one.
+///
+/// # Errors
+/// `Failure::NoMember`.
+fn whom(
+    who: &str,
+    groups: &Groups,
+    home: &Home,
+    network: &Network,
+    is_coming: bool,
+) -> Result<(InGroup, String), Failure> {
+    let none = |reason: &str| Failure::NoMember { who: who.into(), reason: reason.into() };
+    if let Some(id) = named(who, groups, home, network)? {
+        return Ok((InGroup::Group(id), format!("the group {who}")));
+    }
+    match resolve(who, &Roll::read(home)?, home, network)? {
+        Subject::Member(member) if member.role != InvitedAs::Node => {
+            if is_coming && home.revocations(network)?.contains(&member.public_key()) {
+                return Err(none("it was removed"));
+            }
+            Ok((InGroup::Person(member.public_key()), member.name))
+        }
+        _ => Err(none("in a group are members who read or write the drive, and groups")),
+    }
+}
+
+/// The id of the group that `who` names, where members can be named as well; `None` if it is no group's name.
+///
+/// # Errors
+/// `Failure::NoMember` if it is a member's name, too.
+pub(crate) fn named(
+    who: &str,
+    groups: &Groups,
+    home: &Home,
+    network: &Network,
+) -> Result<Option<u32>, Failure> {
+    let Some(group) = groups.called(who) else { return Ok(None) };
+    // Another copy of the home, which had not heard of the group, may have let him in.
+    match is_a_members_name(who, home, network)? {
+        false => Ok(Some(group.id)),
+        true => Err(Failure::NoMember {
+            who: who.into(),
+            reason: "a group and a member are called so: give the first digits of the member's id".into(),
+        }),
+    }
+}
+
+/// Whether a member has that name who was not removed.
+fn is_a_members_name(name: &str, home: &Home, network: &Network) -> Result<bool, Failure> {
+    let revoked = home.revocations(network)?;
+    let has = |member: &LetIn| member.name == name && !revoked.contains(&member.public_key());
+    Ok(Roll::read(home)?.members.iter().any(has))
+}
+
+fn change_members(sharer: &Sharer<'_>, name: &str, who: &[String], is_coming: bool) -> Result<(), Failure> {
+    let turn = Turn::take(sharer.home)?;
+    let roll = Roll::read(sharer.home)?;
+    let ((id, changed), groups) = change(sharer, &turn, |groups| {
+        let id = called(groups, name)?;
+        let mut changed: Vec<Changed> = Vec::new();
+        for who in who {
+            let (member, known_as) = whom(who, groups, sharer.home, sharer.network, is_coming)?;
+            let people = match member {
+                InGroup::Person(key) => [key].into(),
+                InGroup::Group(id) => groups.people_of(id),
+            };
+            let is_news = match is_coming {
+                true => groups.add(id, member),
+                false => groups.remove(id, member),
+            };
+            changed.push(Changed { known_as, people, is_news: is_news.map_err(|error| refused(&error))? });
+        }
+        if is_coming {
+            refuse_a_crowd(&roll, groups, &groups.reached_by(id))?;
+        }
+        Ok((id, changed))
+    })?;
+    drop(turn);
+    for Changed { known_as: who, is_news, .. } in &changed {
+        match (is_coming, is_news) {
+            (true, true) => say(format_args!("{who} is in {name}")),
+            (true, false) => say(format_args!("{who} was in {name} already")),
+            // Not that he is off anything: of the spaces that is said below.
+            (false, true) => say(format_args!("{who} is in {name} no more")),
+            (false, false) => say(format_args!("{who} is not in {name}")),
+        }
+    }
+    let reached = groups.reached_by(id);
+    bringing::bring(sharer, &reached)?;
+    match reached.len() {
+        0 => say(format_args!("no space names {name} yet: `share DIR --read {name}` shares one with it")),
+        1 => say(format_args!("the list of the one space that {name} is on says so")),
+        count => say(format_args!("the lists of all {count} spaces that {name} is on say so")),
+    }
+    if !is_coming && !reached.is_empty() {
+        say_who_is_off(&Roll::read(sharer.home)?, name, &changed, &reached);
+    }
+    Ok(())
+}
+
+/// Who was to come or go.
+struct Changed {
+    known_as: String,
+    people: BTreeSet<PublicKey>,
+    is_news: bool,
+}
+
+/// Whoever went may be on a list by his own name yet, or by another group, or in this one by one that is in it.
+fn say_who_is_off(roll: &Roll, name: &str, changed: &[Changed], reached: &BTreeMap<[u8; 32], String>) {
+    for Changed { known_as, people, .. } in changed {
+        let is_on = |space: &&SpaceEntry| {
+            let is_reached = space.genesis().is_ok_and(|genesis| reached.contains_key(&genesis.register().0));
+            let mut on_it = space.listed.people.iter();
+            is_reached && on_it.any(|allowed| people.contains(&PublicKey::from_bytes(allowed.key.0)))
+        };
+        let still: Vec<String> =
+            roll.spaces.iter().filter(is_on).map(|space| printable_path(&space.path)).collect();
+        if still.is_empty() {
+            say(format_args!(
+                "removed from {name}: {known_as}, who reads nothing that is written to what {name} is on from now on; what could be read \
+                 before may have been kept"
+            ));
+        } else {
+            say(format_args!(
+                "{known_as} is on these still, by another name or group (`access DIR` says which): {}",
+                still.join(", ")
+            ));
+        }
+    }
+}
+
+/// Nobody is to be in a group whom a space has no room for.
+fn refuse_a_crowd(roll: &Roll, groups: &Groups, reached: &BTreeMap<[u8; 32], String>) -> Result<(), Failure> {
+    for space in &roll.spaces {
+        let Ok(genesis) = space.genesis() else { continue };
+        if !reached.contains_key(&genesis.register().0) {
+            continue;
+        }
+        let guests = Guests { people: space.people.clone(), groups: space.groups.clone() };
+        if Expanded::of(&guests, groups).count() >= PEOPLE_MAX {
+            return Err(Failure::Group {
+                reason: format!(
+                    "the space {} would have more than {} people on its list",
+                    printable_path(&space.path),
+                    PEOPLE_MAX - 1
+                ),
+                advice: "take some off it first (`unshare DIR --from WHO`)",
+            });
+        }
+    }
+    Ok(())
+}
