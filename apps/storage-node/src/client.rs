@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dht::block::deletion::Speaker;
 use dht::block::genesis::Genesis;
+use dht::block::signed::Signed;
 use dht::owner_tag;
 use overlay::admission::Refusal;
 use overlay::{Bootstrap, Config, JoinError, Node, PassportError};
@@ -29,6 +30,7 @@ use crate::output::{self, say};
 use crate::progress;
 use crate::removed;
 use crate::roll::Roll;
+use crate::sharing::Sharer;
 use crate::volume::{self, Opening, Root};
 
 /// Remembered nodes that are tried at a start: as many as any node knows to be near it.
@@ -379,14 +381,25 @@ impl Client {
             vec![volume::open_root(self.block_store(), &self.network, &self.user, seen_directory)?];
         let mut all = Ok(());
         let roll = home.map(Roll::read).transpose()?.unwrap_or_default();
-        if let Some(groups) = &roll.groups {
-            let opened = groups.genesis().and_then(|genesis| {
-                let store = self.space_store(&self.network, &genesis);
-                volume::open_root_of(store, &genesis, groups::WHAT.into(), seen_directory)
+        if let Some(home) = home.filter(|_| self.owns_the_root()) {
+            // Also if the drive's root alone says where it is: this home may not have heard of it.
+            let store = self.block_store();
+            let opened =
+                groups::find(&Sharer { home, network: &self.network, store: &store, user: &self.user });
+            let opened = opened.and_then(|found| {
+                let open = |genesis: Signed<Genesis>| {
+                    let store = self.space_store(&self.network, &genesis);
+                    volume::open_root_of(store, &genesis, groups::WHAT.into(), seen_directory)
+                };
+                found.map_or(Ok(None), open)
             });
             match opened {
                 Ok(root) => roots.extend(root),
-                Err(failure) => all = Err(failure),
+                Err(failure) if roll.groups.is_some() => all = Err(failure),
+                // As far as this home knows there are none, and what one of its writers has sealed says nothing.
+                Err(failure) => output::warn(format_args!(
+                    "whether the drive has groups, whose register is kept as its root is, cannot be read: {failure}"
+                )),
             }
         }
         // Of those that were given up, too: as long as nodes tell that, they can be brought back.

@@ -10,13 +10,15 @@
 mod bringing;
 mod entry;
 mod register;
+mod restoring;
 mod showing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use filesystem::access::groups::{self, Groups, GroupsError, InGroup};
+use filesystem::access::groups::{self, GroupId, Groups, GroupsError, InGroup, Person};
 use filesystem::access::list::PEOPLE_MAX;
 use filesystem::format::printable_path;
+use overlay::NodeId;
 use overlay::invitation::InvitedAs;
 use reactor::crypto::PublicKey;
 
@@ -28,7 +30,7 @@ use crate::identity::Member;
 use crate::keeping;
 use crate::member_name;
 use crate::members::{Subject, resolve};
-use crate::network::{Network, Role};
+use crate::network::{Hex, Network, Role};
 use crate::output::{say, warn};
 use crate::process;
 use crate::roll::{LetIn, Roll, SpaceEntry};
@@ -36,10 +38,14 @@ use crate::sharing::Sharer;
 use crate::space_lists::{Expanded, Guests, Turn};
 use register::learn;
 use register::{change, refused};
-pub(crate) use register::{forget, look, note, note_spaces};
+pub(crate) use register::{find, forget, look, note, note_spaces, unnote};
 
 /// What their register is called.
 pub(crate) const WHAT: &str = "the register of the groups";
+/// Whoever says it before a name means a group, also if a member is called so.
+pub(crate) const PREFIX: &str = "group:";
+/// Fewer digits are too easily somebody else's.
+const NAMING_DIGITS_MIN: usize = 4;
 
 /// Runs the command.
 ///
@@ -79,6 +85,7 @@ fn act(sharer: &Sharer<'_>, action: &GroupAction) -> Result<(), Failure> {
         GroupAction::Add { name, who, .. } => change_members(sharer, name, who, true),
         GroupAction::Remove { name, who, .. } => change_members(sharer, name, who, false),
         GroupAction::Delete { name, .. } => delete(sharer, name),
+        GroupAction::Restore { anew, .. } => restoring::restore(sharer, *anew),
         GroupAction::List { .. } => Ok(()),
     }
 }
@@ -106,11 +113,22 @@ fn create(sharer: &Sharer<'_>, name: &str) -> Result<(), Failure> {
 }
 
 fn delete(sharer: &Sharer<'_>, name: &str) -> Result<(), Failure> {
-    // What names nobody any more keeps none.
-    note_spaces(sharer, crate::space_lists::PATIENCE, &|_| false)?;
     let turn = Turn::take(sharer.home)?;
+    let id = called(&learn(sharer)?, name)?;
+    // What is noted may be of what came to nothing, and what names it may not be noted.
+    let spaces = bringing::look(sharer, &turn, id)?;
     change(sharer, &turn, |groups| {
         let id = called(groups, name)?;
+        for space in &spaces {
+            let register = space.register();
+            match space.names(id) {
+                Some(true) => {
+                    groups.name(&register, space.path(), &[id].into()).map_err(|error| refused(&error))?
+                }
+                Some(false) => groups.unname(&register, &[id].into()),
+                None => false,
+            };
+        }
         groups.delete(id).map_err(|error| Failure::Group {
             reason: error.to_string(),
             advice: "take it off them first (`unshare DIR --from GROUP`, `group remove GROUP GROUP`): so nobody loses by this what he has",
@@ -139,8 +157,8 @@ pub(crate) fn known(sharer: &Sharer<'_>) -> Result<Groups, Failure> {
 }
 
 /// The id of the group with that name.
-fn called(groups: &Groups, name: &str) -> Result<u32, Failure> {
-    let group = groups.called(name).ok_or_else(|| Failure::Group {
+fn called(groups: &Groups, name: &str) -> Result<GroupId, Failure> {
+    let group = groups.called(name.strip_prefix(PREFIX).unwrap_or(name)).ok_or_else(|| Failure::Group {
         reason: format!("there is no group called {name:?}"),
         advice: "`storage-node group list` shows them, and `group create NAME` makes one",
     })?;
@@ -162,15 +180,29 @@ fn whom(
     if let Some(id) = named(who, groups, home, network)? {
         return Ok((InGroup::Group(id), format!("the group {who}")));
     }
-    match resolve(who, &Roll::read(home)?, home, network)? {
-        Subject::Member(member) if member.role != InvitedAs::Node => {
-            if is_coming && home.revocations(network)?.contains(&member.public_key()) {
-                return Err(none("it was removed"));
-            }
-            Ok((InGroup::Person(member.public_key()), member.name))
-        }
-        _ => Err(none("in a group are members who read or write the drive, and groups")),
+    let person = match resolve(who, &Roll::read(home)?, home, network) {
+        Ok(Subject::Member(member)) if member.role != InvitedAs::Node => Person::from(&member),
+        Ok(_) => return Err(none("in a group are members who read or write the drive, and groups")),
+        // Whom another copy of the home let in this one's roll does not have, and the groups may.
+        Err(failure) => in_groups(who, groups).cloned().ok_or(failure)?,
+    };
+    if is_coming && home.revocations(network)?.contains(&person.key) {
+        return Err(none("it was removed"));
     }
+    let known_as = person.name.clone();
+    Ok((InGroup::Person(person), known_as))
+}
+
+/// The one of those who are in any group whom `who` names: his name there, or the first digits of his id or key.
+fn in_groups<'a>(who: &str, groups: &'a Groups) -> Option<&'a Person> {
+    let digits = who.to_ascii_lowercase();
+    let is_it = |person: &&Person| {
+        let is_named = NodeId::of(&person.key).to_string().starts_with(&digits)
+            || Hex(*person.key.as_bytes()).to_string().starts_with(&digits);
+        person.name == who || digits.len() >= NAMING_DIGITS_MIN && is_named
+    };
+    let mut found = groups.people().iter().filter(is_it);
+    found.next().filter(|_| found.next().is_none())
 }
 
 /// The id of the group that `who` names, where members can be named as well; `None` if it is no group's name.
@@ -182,14 +214,19 @@ pub(crate) fn named(
     groups: &Groups,
     home: &Home,
     network: &Network,
-) -> Result<Option<u32>, Failure> {
+) -> Result<Option<GroupId>, Failure> {
+    if let Some(group) = who.strip_prefix(PREFIX).and_then(|name| groups.called(name)) {
+        return Ok(Some(group.id));
+    }
     let Some(group) = groups.called(who) else { return Ok(None) };
     // Another copy of the home, which had not heard of the group, may have let him in.
     match is_a_members_name(who, home, network)? {
         false => Ok(Some(group.id)),
         true => Err(Failure::NoMember {
             who: who.into(),
-            reason: "a group and a member are called so: give the first digits of the member's id".into(),
+            reason: format!(
+                "a group and a member are called so: say {PREFIX}{who}, or give the first digits of the member's id"
+            ),
         }),
     }
 }
@@ -209,33 +246,47 @@ fn change_members(sharer: &Sharer<'_>, name: &str, who: &[String], is_coming: bo
         let mut changed: Vec<Changed> = Vec::new();
         for who in who {
             let (member, known_as) = whom(who, groups, sharer.home, sharer.network, is_coming)?;
-            let people = match member {
-                InGroup::Person(key) => [key].into(),
-                InGroup::Group(id) => groups.people_of(id),
+            let people = match &member {
+                InGroup::Person(person) => [person.key].into(),
+                InGroup::Group(id) => groups.people_of(*id),
             };
             let is_news = match is_coming {
-                true => groups.add(id, member),
-                false => groups.remove(id, member),
+                true => groups.add(id, &member),
+                false => groups.remove(id, &member),
             };
             changed.push(Changed { known_as, people, is_news: is_news.map_err(|error| refused(&error))? });
         }
         if is_coming {
-            refuse_a_crowd(&roll, groups, &groups.reached_by(id))?;
+            refuse_a_crowd(&roll, groups, &bringing::reached(&roll, groups, id))?;
         }
         Ok((id, changed))
     })?;
+    // Also what the groups do not have noted, and lists say.
+    let unread: Vec<String> = {
+        let spaces = bringing::look(sharer, &turn, id)?;
+        spaces.iter().filter(|space| space.names(id).is_none()).map(bringing::Looked::shown).collect()
+    };
+    let reached = bringing::reached(&Roll::read(sharer.home)?, &groups, id);
     drop(turn);
-    for Changed { known_as: who, is_news, .. } in &changed {
+    for Changed { known_as: who, is_news, people } in &changed {
         match (is_coming, is_news) {
             (true, true) => say(format_args!("{who} is in {name}")),
             (true, false) => say(format_args!("{who} was in {name} already")),
             // Not that he is off anything: of the spaces that is said below.
-            (false, true) => say(format_args!("{who} is in {name} no more")),
-            (false, false) => say(format_args!("{who} is not in {name}")),
+            (false, true) => say(format_args!("{who} is taken out of {name}")),
+            (false, false) => say(format_args!("{who} is not in {name} by name")),
+        }
+        if !is_coming {
+            tell_of_inner(&groups, id, name, who, people);
         }
     }
-    let reached = groups.reached_by(id);
     bringing::bring(sharer, &reached)?;
+    if !unread.is_empty() {
+        warn(format_args!(
+            "whether {name} is on these cannot be read now, and as far as this home knows it is not: {}",
+            unread.join(", ")
+        ));
+    }
     match reached.len() {
         0 => say(format_args!("no space names {name} yet: `share DIR --read {name}` shares one with it")),
         1 => say(format_args!("the list of the one space that {name} is on says so")),
@@ -245,6 +296,17 @@ fn change_members(sharer: &Sharer<'_>, name: &str, who: &[String], is_coming: bo
         say_who_is_off(&Roll::read(sharer.home)?, name, &changed, &reached);
     }
     Ok(())
+}
+
+/// Whoever was taken out may be in a group by one that is in it.
+fn tell_of_inner(groups: &Groups, id: GroupId, name: &str, who: &str, people: &BTreeSet<PublicKey>) {
+    let inner = groups.get(id).into_iter().flat_map(|group| &group.groups);
+    let has = |inner: &&GroupId| !groups.people_of(**inner).is_disjoint(people);
+    let inner: Vec<&str> =
+        inner.filter(has).filter_map(|inner| Some(groups.get(*inner)?.name.as_str())).collect();
+    if !inner.is_empty() {
+        say(format_args!("{who} is in {name} still, by the group {}", inner.join(", by the group ")));
+    }
 }
 
 /// Who was to come or go.

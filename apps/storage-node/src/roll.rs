@@ -10,6 +10,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use filesystem::access::groups::GroupId;
 use overlay::invitation::{Declined, Invitation, InvitedAs, Letter};
 use overlay::passport::CLOCK_SKEW_MAX;
 use overlay::{Passport, Revocations};
@@ -85,7 +86,7 @@ pub(crate) struct SpaceEntry {
     pub(crate) leaving: Vec<Hex<[u8; 32]>>,
     /// Groups likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) leaving_groups: Vec<u32>,
+    pub(crate) leaving_groups: Vec<GroupId>,
     /// What the newest list says that this home knows.
     #[serde(default)]
     pub(crate) listed: Listed,
@@ -104,7 +105,7 @@ pub(crate) struct Allowed {
 /// What the people of a group may do in a space.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AllowedGroup {
-    pub(crate) id: u32,
+    pub(crate) id: GroupId,
     pub(crate) may_write: bool,
 }
 
@@ -113,7 +114,7 @@ pub(crate) struct AllowedGroup {
 pub(crate) struct Listed {
     pub(crate) people: Vec<Allowed>,
     /// The groups, and which epoch of each.
-    pub(crate) groups: Vec<(u32, u64)>,
+    pub(crate) groups: Vec<(GroupId, u64)>,
 }
 
 /// A ticket that was given out.

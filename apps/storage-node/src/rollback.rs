@@ -29,6 +29,7 @@ use crate::client::{self, Client, Settings};
 use crate::client_directory;
 use crate::errors::Failure;
 use crate::gc;
+use crate::groups;
 use crate::home::Home;
 use crate::keeping;
 use crate::output::say;
@@ -197,7 +198,7 @@ impl<'a> GoingBack<'a> {
                 if published.is_without_readers {
                     say(format_args!(
                         "whom the owner took off last can't be told, for what the nodes keep of the space does not say; so nobody is in it who \
-                         only reads: `share{argument} --read WHO` lets each of them in again"
+                         only reads, or by a group: `share{argument} --read WHO` lets each of them in again"
                     ));
                 }
                 if *seal == Seal::GivenUp {
@@ -292,6 +293,8 @@ impl<'a> GoingBack<'a> {
             Seal::Others(_) => space_lists::learn_past(&sharer, turn, genesis, root, values)?,
             Seal::Ours | Seal::GivenUp => None,
         };
+        // Whoever is in a group is so by the newest state of it that can be had; one that is behind the lists is refused.
+        groups::known(&sharer)?;
         let revoked = Revocations::default();
         let published = space_lists::put_back(&sharer, turn, genesis, root, known_up_to, keep, &revoked)?;
         keeping::once(self.settings, self.client.overlay());

@@ -16,8 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dht::block::mutable::{Genesis, Signed};
-use dht::{BlockStore, Record, RegisterAddress};
+use dht::{BlockStore, Record};
 use filesystem::OpenError;
+use filesystem::access::groups::GroupId;
 use filesystem::access::list::{Access, AccessChange, AccessList, Found, PATH_SIZE_MAX};
 use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
 use filesystem::format::Shown;
@@ -52,8 +53,6 @@ const SPACES_MAX: usize = 64;
 const SPACES_EVER_MAX: usize = 512;
 /// Mounts look for what others changed once a second.
 const SHOWN_LIMIT: Duration = Duration::from_secs(5);
-/// How long it is asked who keeps the root of the drive by now.
-const KEEPERS_LIMIT: Duration = Duration::from_secs(5);
 /// Hexadecimal digits of an id that are shown.
 const SHOWN_DIGITS: usize = 12;
 
@@ -156,7 +155,7 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
             (Place::Free(..), None) if options.moved => return Err(is_no_space(&name)),
             // Whom a making that was cut short was to let in, or did let in, this one does not.
             (Place::Free(uid, gid), None) => {
-                let genesis = make(&home, &network, client, &name, begun, (*uid, *gid))?;
+                let genesis = make(&sharer, client, &name, begun, (*uid, *gid))?;
                 opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
                 (genesis, Wish::Exactly(guests))
             }
@@ -275,20 +274,18 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
             space_lists::publish(&sharer, &turn, &genesis, &Wish::AsItIs, &Revocations::default())?;
         let is_left =
             |key: &Hex<[u8; 32]>| published.list.access_of(&PublicKey::from_bytes(key.0)) != Access::None;
-        let has_group = |id: &u32| published.list.groups.iter().any(|group| group.id == *id);
+        let has_group = |id: &GroupId| published.list.groups.iter().any(|group| group.id == *id);
         if gone.people.iter().any(is_left) || gone.groups.iter().any(has_group) {
             let reason = format!("somebody is still on the list of {name} who was to be off it");
             return Err(refused(reason, "say it again"));
         }
         let changed = Some((published.list, published.changed));
-        if !gone.groups.is_empty() {
-            let is_its = |register: &RegisterAddress| *register == genesis.register();
-            drop(turn);
-            if let Err(failure) = groups::note_spaces(&sharer, space_lists::PATIENCE, &is_its) {
-                warn(format_args!(
-                    "`group list` says still that a group is on {name}, where it is on no list any more: {failure}"
-                ));
-            }
+        if !gone.groups.is_empty()
+            && let Err(failure) = groups::unnote(&sharer, &turn, &genesis, &gone.groups)
+        {
+            warn(format_args!(
+                "`group list` says still that a group is on {name}, where it is on no list any more: {failure}"
+            ));
         }
         keeping::once(&settings, client.overlay());
         Ok(changed)
@@ -320,7 +317,12 @@ pub(crate) fn tell(path: &str, list: &AccessList, changed: &[AccessChange]) {
             Access::Read => "may read it",
             Access::Write => "may read and write it",
         };
-        say(format_args!("{}: {} {may}{}", Shown::of(path), in_words(change), showing::by_groups(list, change)));
+        say(format_args!(
+            "{}: {} {may}{}",
+            Shown::of(path),
+            in_words(change),
+            showing::by_groups(list, change)
+        ));
     }
 }
 
@@ -410,13 +412,13 @@ fn change_roll(home: &Home, change: impl FnOnce(&mut Roll)) -> Result<(), Failur
 
 /// Makes a space's register and its first root, or goes on with one whose making was cut short.
 fn make(
-    home: &Home,
-    network: &Network,
+    sharer: &Sharer<'_>,
     client: &Client,
     name: &SpaceName,
     begun: Option<SpaceEntry>,
     owner: (u32, u32),
 ) -> Result<Signed<Genesis>, Failure> {
+    let Sharer { home, network, .. } = *sharer;
     let genesis = match begun {
         Some(space) => space.genesis()?,
         None => {
@@ -433,12 +435,7 @@ fn make(
                     "use one that there is",
                 ));
             }
-            // Where the drive's root is by now: whoever had that moved elsewhere does not look for each space's.
-            let mut keepers = volume::keepers(network, Some(&client_directory::first(home.path())))?;
-            keepers.follow(&client.block_store(), KEEPERS_LIMIT);
-            let members = keepers.members().to_vec();
-            let genesis = client.block_store().create_register_on(random_bytes(), Vec::new(), members);
-            let genesis = genesis.map_err(|error| Failure::NoNode { reason: error.to_string() })?;
+            let genesis = sharer.new_register(random_bytes())?;
             change_roll(home, |roll| {
                 roll.space_or_new(&genesis, name.text());
             })?;

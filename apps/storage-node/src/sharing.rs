@@ -13,9 +13,10 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use dht::block::mutable::{Genesis, Signed};
-use dht::{BlockStore, Client, Record};
+use dht::{BlockStore, Client, Record, RegisterAddress};
 use filesystem::access::sharing::{ReadersChange, change_readers, put_back};
 use filesystem::access::{Charter, Root, VolumeKeys, open_root};
 use overlay::invitation::InvitedAs;
@@ -29,7 +30,11 @@ use crate::home::Home;
 use crate::identity::Member;
 use crate::network::{Hex, Network};
 use crate::roll::{LetIn, Roll};
+use crate::seen;
 use crate::volume;
+
+/// How long it is asked who keeps the root of the drive by now.
+const KEEPERS_LIMIT: Duration = Duration::from_secs(5);
 
 /// What it takes to share the drive.
 pub(crate) struct Sharer<'a> {
@@ -106,19 +111,23 @@ impl Sharer<'_> {
         self.say_who_stays(revoked, None)
     }
 
-    /// Has the drive's root say which register has the groups, unless it says so: there is one, also where two of the owner's machines
-    /// make it at once. Returns the one that it says.
+    /// Has the drive's root say which register has the groups, if it says none, or `instead_of`: so there is one, also where two of the
+    /// owner's machines make it at once. Returns the one that it says then.
     ///
     /// # Errors
     /// `Failure::Sharing`.
     ///
     /// # Suspends
     /// Until the drive's root says so.
-    pub(crate) fn name_groups(&self, genesis: &Signed<Genesis>) -> Result<Signed<Genesis>, Failure> {
-        let (keys, said) = (self.keys()?, RefCell::new(genesis.clone()));
+    pub(crate) fn name_groups(
+        &self,
+        genesis: &Signed<Genesis>,
+        instead_of: Option<RegisterAddress>,
+    ) -> Result<Signed<Genesis>, Failure> {
+        let (keys, said) = (self.keys_as_seen()?, RefCell::new(genesis.clone()));
         let (owner, salt) = (self.network.volume_owner(), &self.network.volume_salt.0);
         let name = |charter: &mut Charter| {
-            let known = charter.groups(&owner, salt);
+            let known = charter.groups(&owner, salt).filter(|known| Some(known.register()) != instead_of);
             let is_new = known.is_none();
             if is_new {
                 charter.set_groups(genesis);
@@ -139,12 +148,39 @@ impl Sharer<'_> {
     /// While it is read.
     pub(crate) fn groups_named(&self) -> Result<Option<Signed<Genesis>>, Failure> {
         let failed = |reason: String| Failure::Sharing { reason };
-        let keys = self.keys()?;
+        let keys = self.keys_as_seen()?;
         let record = self.store.read(&keys.register).map_err(|error| failed(error.to_string()))?;
-        let record = record.ok_or_else(|| failed("the drive has no root yet".into()))?;
+        let Some(record) = record else { return Ok(None) };
         let root = open_root(&record.payload, record.version, &keys.secret);
         let charter = root.map_err(|error| failed(error.to_string()))?.charter;
         Ok(charter.groups(&self.network.volume_owner(), &self.network.volume_salt.0))
+    }
+
+    /// As [`Sharer::keys`], for what an older root than this home has seen would say wrong: that there are no groups.
+    fn keys_as_seen(&self) -> Result<VolumeKeys, Failure> {
+        let keys = self.keys()?;
+        if let Some((version, hash)) =
+            seen::newest(&client_directory::first(self.home.path()), &keys.register)?
+        {
+            let expecting = self.store.expect_at_least(&keys.register, version, hash);
+            expecting.map_err(|error| Failure::Sharing { reason: error.to_string() })?;
+        }
+        Ok(keys)
+    }
+
+    /// Makes a register of the owner's where the drive's root is by now: whoever had that moved elsewhere does not look for each other one.
+    ///
+    /// # Errors
+    /// `Failure::NoNode`, or those of the network's description.
+    ///
+    /// # Suspends
+    /// While it is asked who keeps the drive's root.
+    pub(crate) fn new_register(&self, salt: [u8; 32]) -> Result<Signed<Genesis>, Failure> {
+        let mut keepers = volume::keepers(self.network, Some(&client_directory::first(self.home.path())))?;
+        keepers.follow(self.store, KEEPERS_LIMIT);
+        let members = keepers.members().to_vec();
+        let made = self.store.create_register_on(salt, Vec::new(), members);
+        made.map_err(|error| Failure::NoNode { reason: error.to_string() })
     }
 
     /// Puts the tree of `past` in the place of the drive's newest one, whatever stands there now; with those who stay, as
@@ -190,13 +226,29 @@ impl Sharer<'_> {
                 let swap = |expected, payload| {
                     self.store.swap_with_writers(&keys.register, Some(expected), &payload, &write)
                 };
+                let groups = self.groups_known()?;
                 // The list of then is the one that is changed: what a thief put there since is none of whom anybody let in.
-                let of_then = |charter: &mut Charter, _: Option<&Charter>| read(charter).map(drop);
+                let of_then = |charter: &mut Charter, newest: Option<&Charter>| {
+                    // Where the groups are is no part of what the drive was.
+                    let (owner, salt) = (self.network.volume_owner(), &self.network.volume_salt.0);
+                    let named = newest.and_then(|newest| newest.groups(&owner, salt));
+                    if let Some(genesis) = named.as_ref().or(groups.as_ref()) {
+                        charter.set_groups(genesis);
+                    }
+                    read(charter).map(drop)
+                };
                 put_back(self.store, &keys, &self.user.author, past, &keep, &of_then, &swap)
                     .map_err(|error| Failure::Sharing { reason: error.to_string() })?;
             }
         }
         Ok(named.into_inner().beside)
+    }
+
+    /// Which register has the groups, as far as this home knows.
+    fn groups_known(&self) -> Result<Option<Signed<Genesis>>, Failure> {
+        let home = self.home.clone();
+        let known = reactor::offload(move || Roll::read(&home))?.groups;
+        known.map(|entry| entry.genesis()).transpose()
     }
 
     /// What it takes to find and read the drive, as this home knows who keeps its root.

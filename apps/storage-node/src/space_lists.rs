@@ -25,6 +25,7 @@ mod turn;
 use dht::RegisterAddress;
 use dht::block::configuration::Configuration;
 use dht::block::mutable::{Genesis, Signed};
+use filesystem::access::groups::{GroupId, Person};
 use filesystem::access::list::{AccessChange, AccessList, LISTED_GROUPS_MAX, TooMany};
 use filesystem::access::{SpaceLink, VolumeKeys};
 use filesystem::format::Shown;
@@ -39,7 +40,7 @@ use crate::sharing::Sharer;
 use crate::spaces;
 use crate::volume;
 use guests::Standing;
-pub(crate) use guests::{Expanded, Guests, stale};
+pub(crate) use guests::{Expanded, Guests, behind};
 pub(crate) use learning::{Seal, learn};
 pub(crate) use past_lists::learn_past;
 pub(crate) use saying::{Published, publish, put_back};
@@ -52,7 +53,7 @@ pub(crate) use turn::{PATIENCE, Turn};
 pub(crate) enum Wish {
     /// As the roll has it.
     AsItIs,
-    /// As the roll has it, without those who only read.
+    /// As the roll has it, without those who only read, and without groups.
     Writers,
     /// These as well, or with other rights.
     With(Guests),
@@ -142,7 +143,7 @@ impl Roll {
         genesis: &Signed<Genesis>,
         path: &str,
         gone: &[Hex<[u8; 32]>],
-        groups: &[u32],
+        groups: &[GroupId],
     ) {
         let entry = self.space_or_new(genesis, path);
         entry.people.retain(|allowed| !gone.contains(&allowed.key));
@@ -228,16 +229,17 @@ fn next_list(
     let known: Vec<AccessChange> = list.present().cloned().collect();
     list.change(own.clone())?;
     for change in known.into_iter().filter(|change| change.key != own.key) {
-        let member = members.iter().find(|member| member.public_key() == change.key);
         let standing =
-            if is_revoked(&change.key) { Standing::default() } else { guests.standing(&change.key, member) };
+            if is_revoked(&change.key) { Standing::default() } else { guests.standing(&change.key) };
         let Standing { access, own: by_name, by } = standing;
         list.change(AccessChange { access, own: by_name, by, at: own.at, ..change })?;
     }
-    for member in members.iter().filter(|member| !is_revoked(&member.public_key())) {
-        let (key, Hex(sealing_key)) = (member.public_key(), &member.sealing_key);
-        let Standing { access, own: by_name, by } = guests.standing(&key, Some(member));
-        let (sealing_key, name) = (*sealing_key, member.name.clone());
+    // Whom another machine of the owner's let in, and put into a group, this one's roll may not have.
+    let is_known = |person: &&Person| members.iter().any(|member| member.public_key() == person.key);
+    let grouped = guests.in_groups().iter().filter(|person| !is_known(person)).cloned();
+    for person in members.iter().map(Person::from).chain(grouped).filter(|person| !is_revoked(&person.key)) {
+        let Standing { access, own: by_name, by } = guests.standing(&person.key);
+        let Person { key, sealing_key, name, .. } = person;
         list.change(AccessChange { key, sealing_key, name, access, own: by_name, by, at: own.at })?;
     }
     list.groups = guests.listed_groups();

@@ -19,16 +19,19 @@ use reactor::crypto::{PublicKey, X25519Public};
 use reactor::serialization::{Content, EnvelopeError, Versioned};
 use serde::{Deserialize, Serialize};
 
-use super::root::{Charter, Extension};
+use super::groups::GroupId;
+use super::root::{Charter, Extension, Features};
 use crate::format::printable;
 
 pub(super) const KIND: u16 = 3;
 
 /// The owner, and 64 others: their names and sealed keys leave most of a register's 64 KiB to the root.
 pub const PEOPLE_MAX: usize = 65;
-/// So many changes are remembered. With everybody's name at its longest, and everybody in as many groups as are on it, it is 28 KiB
-/// of a register's 64.
+/// So many changes are remembered, or fewer, where they would take more than 24 KiB.
 pub const CHANGES_MAX: usize = 128;
+/// Bytes that they take at most, of a register's 64 KiB. Those who may do something take less, were each name the longest, and each of
+/// them in as many groups as are on the list.
+const CHANGES_SIZE_MAX: usize = 24 * 1024;
 /// So many groups may be on a space's list.
 pub const LISTED_GROUPS_MAX: usize = 8;
 /// The longest path that a space is put at, in bytes.
@@ -62,7 +65,7 @@ pub struct AccessChange {
     /// What of that by their own name.
     pub own: Access,
     /// By which groups of the list, by their ids, in order.
-    pub by: Vec<u32>,
+    pub by: Vec<GroupId>,
     /// When that was, in seconds since 1970, by the clock of the owner's machine.
     pub at: u64,
 }
@@ -72,13 +75,18 @@ impl AccessChange {
     fn says_as(&self, other: &AccessChange) -> bool {
         (self.access, self.own, &self.by) == (other.access, other.own, &other.by)
     }
+
+    /// Bytes that it takes at most: two keys, the fields' names and what numbers and words take, a name, and groups.
+    fn size(&self) -> usize {
+        136 + self.name.len() + 9 * self.by.len()
+    }
 }
 
 /// That a group's people may do something.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ListedGroup {
     /// Which group of the owner's.
-    pub id: u32,
+    pub id: GroupId,
     /// What it was called then.
     pub name: String,
     /// Which of its states the list stands for.
@@ -105,8 +113,11 @@ pub struct AccessList {
 
 impl Versioned for AccessList {
     const TYPE_NAME: &'static str = "hypha space list";
-    /// 2: there are groups, whose people a program that knows of none would go on with by their own names.
+    /// 2: there are groups.
     const VERSION: u32 = 2;
+    /// A program that knows of no groups finds whoever is in them on the list as if each had been named: it obeys the list, and shows it. What
+    /// it must not do is to say the next one, which would name them all; a root whose list has groups says so ([`Features::GROUPS`]).
+    const READABLE_SINCE: u32 = 1;
 
     fn upgrade(version: u32, content: Content<'_>) -> Result<AccessList, EnvelopeError> {
         #[derive(Deserialize)]
@@ -234,15 +245,26 @@ impl AccessList {
             return Err(TooMany);
         }
         change.name.truncate(change.name.floor_char_boundary(NAME_SIZE_MAX));
-        if self.changes.len() >= CHANGES_MAX {
-            // Fewer may do something than are remembered, so there is one that says nothing of now.
-            let present: Vec<AccessChange> = self.present().cloned().collect();
-            if let Some(at) = self.changes.iter().position(|known| !present.contains(known)) {
-                self.changes.remove(at);
-            }
-        }
         self.changes.push(change);
+        self.forget_oldest();
         Ok(())
+    }
+
+    /// Forgets changes that say nothing of now, the oldest first, until it is bounded: fewer may do something than are remembered.
+    fn forget_oldest(&mut self) {
+        let is_too_long = |changes: &[AccessChange]| {
+            let size: usize = changes.iter().map(AccessChange::size).sum();
+            changes.len() > CHANGES_MAX || size > CHANGES_SIZE_MAX
+        };
+        while is_too_long(&self.changes) {
+            let is_past = |at: usize| {
+                let change = &self.changes[at];
+                let is_last = self.changes[at + 1..].iter().all(|later| later.key != change.key);
+                !is_last || change.access == Access::None
+            };
+            let Some(at) = (0..self.changes.len() - 1).find(|at| is_past(*at)) else { return };
+            self.changes.remove(at);
+        }
     }
 
     /// To whom the space's root is sealed.
@@ -294,8 +316,12 @@ impl Charter {
         }
     }
 
-    /// Puts `list` in the place of the one before, and its readers in that of those before.
+    /// Puts `list` in the place of the one before, and its readers in that of those before. If groups are on it the features say so.
     pub fn set_access_list(&mut self, list: &Signed<AccessList>) {
+        self.features.read_compatible &= !Features::GROUPS;
+        if !list.groups.is_empty() {
+            self.features.read_compatible |= Features::GROUPS;
+        }
         self.extensions.retain(|extension| extension.kind != KIND);
         self.extensions.push(Extension { kind: KIND, value: Bytes::from(list.to_bytes()) });
         self.readers = list.readers();
@@ -307,6 +333,8 @@ impl Charter {
         let list = newest.extensions.iter().filter(|extension| extension.kind == KIND);
         self.extensions.extend(list.cloned());
         self.readers.clone_from(&newest.readers);
+        self.features.read_compatible &= !Features::GROUPS;
+        self.features.read_compatible |= newest.features.read_compatible & Features::GROUPS;
     }
 }
 
@@ -395,9 +423,9 @@ mod tests {
     #[test]
     fn by_which_groups_somebody_is_on_it_is_a_change_of_its_own_and_the_list_stays_small() {
         let mut list = AccessList::new(REGISTER, "a/docs");
-        let by = |number, own, by: &[u32], at| {
+        let by = |number, own, by: &[u64], at| {
             let access = if by.is_empty() { own } else { Access::Write };
-            AccessChange { own, by: by.to_vec(), ..may(number, access, at) }
+            AccessChange { own, by: by.iter().copied().map(GroupId).collect(), ..may(number, access, at) }
         };
         list.change(by(1, Access::Write, &[], 1)).unwrap();
         list.change(by(1, Access::Write, &[], 2)).unwrap();
@@ -405,48 +433,106 @@ mod tests {
         list.change(by(1, Access::None, &[3], 4)).unwrap();
         assert_eq!(list.changes.iter().map(|change| change.at).collect::<Vec<_>>(), [1, 3, 4]);
         assert_eq!(list.access_of(&who(1)), Access::Write);
-        let group = |id| ListedGroup { id, name: "g".repeat(56), epoch: u64::MAX, access: Access::Write };
-        list.groups = (1..=LISTED_GROUPS_MAX as u32).map(|id| group(u32::MAX - id)).collect();
+        let group = |id| ListedGroup {
+            id: GroupId(id),
+            name: "g".repeat(56),
+            epoch: u64::MAX,
+            access: Access::Write,
+        };
+        list.groups = (1..=LISTED_GROUPS_MAX as u64).map(|id| group(u64::MAX - id)).collect();
         list.changes.clear();
-        for number in 0..PEOPLE_MAX as u8 {
-            for own in [Access::Read, Access::None] {
-                let ids: Vec<u32> = list.groups.iter().map(|group| group.id).collect();
+        for own in [Access::Read, Access::None] {
+            for number in 0..PEOPLE_MAX as u8 {
+                let ids: Vec<u64> = list.groups.iter().map(|group| group.id.0).collect();
                 let change =
                     AccessChange { name: "n".repeat(NAME_SIZE_MAX), ..by(number, own, &ids, u64::MAX) };
                 list.change(change).unwrap();
             }
         }
-        assert_eq!((list.changes.len(), list.present().count()), (CHANGES_MAX, PEOPLE_MAX));
+        assert!((PEOPLE_MAX..CHANGES_MAX).contains(&list.changes.len()), "{}", list.changes.len());
+        assert!(
+            list.present().count() == PEOPLE_MAX && list.present().all(|change| change.own == Access::None)
+        );
+        // With all that may be beside it the root fits its register.
+        list.path = "p".repeat(PATH_SIZE_MAX);
         let owner = Identity::from_seed(&[0; 32]);
-        let bytes = Signed::sign(&owner, list.clone()).to_bytes();
-        assert!(bytes.len() < 36 * 1024 && decode(&bytes).is_some(), "{}", bytes.len());
+        let signed = Signed::sign(&owner, list.clone());
+        let bytes = signed.to_bytes();
+        assert!(bytes.len() < CHANGES_SIZE_MAX + PATH_SIZE_MAX + 2048, "{}", bytes.len());
+        assert!(decode(&bytes).is_some());
+        let secrets = (0..PEOPLE_MAX).map(|_| reactor::crypto::X25519Secret::generate().public()).collect();
+        let mut root = example(secrets);
+        for number in 0..=u8::MAX {
+            root.objects.add(&crate::format::Pointer::example([number; 32], 2, 320));
+        }
+        root.charter.extensions.push(Extension { kind: KIND, value: bytes.into() });
+        root.charter.extensions.push(Extension { kind: 1, value: vec![0; 9 * 1024].into() });
+        let sealed = crate::access::RootSealer::new().seal(&root);
+        assert!(sealed.len() <= 64 * 1024, "{}", sealed.len());
         list.groups.push(group(1));
         assert!(decode(&Signed::sign(&owner, list).to_bytes()).is_none());
     }
 
+    /// As a version without groups has it.
+    #[derive(Serialize, Deserialize)]
+    struct Change {
+        key: PublicKey,
+        #[serde(with = "serde_bytes")]
+        sealing_key: [u8; 32],
+        name: String,
+        access: Access,
+        at: u64,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct List {
+        #[serde(with = "serde_bytes")]
+        register: [u8; 32],
+        path: String,
+        number: u64,
+        changes: Vec<Change>,
+    }
+
+    impl Versioned for List {
+        const TYPE_NAME: &'static str = "hypha space list";
+        const VERSION: u32 = 1;
+    }
+
+    #[test]
+    fn a_version_without_groups_obeys_a_list_with_some_and_is_kept_from_writing_its_root() {
+        let owner = Identity::from_seed(&[0; 32]);
+        let mut list = AccessList::new(REGISTER, "a/docs");
+        list.change(AccessChange { own: Access::None, by: vec![GroupId(7)], ..may(2, Access::Read, 3) })
+            .unwrap();
+        list.number = 4;
+        let mut charter = example(Vec::new()).charter;
+        let forbids = |charter: &Charter| charter.features.read_compatible & Features::GROUPS != 0;
+        charter.features.read_compatible = 0;
+        let without = Signed::sign(&owner, list.clone());
+        charter.set_access_list(&without);
+        assert!(!forbids(&charter), "as long as no group is on it, whoever knows none may say the next one");
+        list.groups = vec![ListedGroup { id: GroupId(7), name: "g".into(), epoch: 1, access: Access::Read }];
+        let with = Signed::sign(&owner, list.clone());
+        for signed in [&without, &with] {
+            let read = Signed::<List>::from_bytes(&signed.to_bytes()).unwrap();
+            assert!(read.verify_by(&owner.public_key()).is_ok());
+            let on_it: Vec<_> = read.changes.iter().map(|change| (change.key, change.access)).collect();
+            assert_eq!((read.number, on_it), (4, vec![(who(2), Access::Read)]));
+        }
+        charter.set_access_list(&with);
+        assert!(forbids(&charter));
+        // With the list it goes into a root that is put back, and goes with it.
+        let mut past = example(Vec::new()).charter;
+        past.features.read_compatible = 0;
+        past.take_access_of(&charter);
+        assert!(forbids(&past));
+        charter.set_access_list(&without);
+        past.take_access_of(&charter);
+        assert!(!forbids(&charter) && !forbids(&past));
+    }
+
     #[test]
     fn what_a_version_without_groups_signed_is_each_ones_own_access() {
-        #[derive(Serialize, Deserialize)]
-        struct Change {
-            key: PublicKey,
-            #[serde(with = "serde_bytes")]
-            sealing_key: [u8; 32],
-            name: String,
-            access: Access,
-            at: u64,
-        }
-        #[derive(Serialize, Deserialize)]
-        struct List {
-            #[serde(with = "serde_bytes")]
-            register: [u8; 32],
-            path: String,
-            number: u64,
-            changes: Vec<Change>,
-        }
-        impl Versioned for List {
-            const TYPE_NAME: &'static str = "hypha space list";
-            const VERSION: u32 = 1;
-        }
         let AccessChange { key, sealing_key, name, access, at, .. } = may(2, Access::Read, 7);
         let changes = vec![Change { key, sealing_key, name, access, at }];
         let list = List { register: REGISTER.0, path: "a/docs".into(), number: 3, changes };

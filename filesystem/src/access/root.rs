@@ -40,10 +40,13 @@ impl Features {
     /// Read-compatible: garbage is, or was, collected. Whoever writes without heeding a collection that is under way may
     /// point to what it deletes.
     pub const COLLECTED: u64 = 0x2;
+    /// Read-compatible: the list of this space has groups. Whoever says the next one without knowing them names whoever is in them, so that
+    /// nobody is off it who is taken out of a group.
+    pub const GROUPS: u64 = 0x4;
     /// What this version knows.
     pub const KNOWN: Features = Features {
         compatible: 0,
-        read_compatible: Features::COLLECTED,
+        read_compatible: Features::COLLECTED | Features::GROUPS,
         incompatible: Features::SEGMENTS | Features::SNAPSHOTS,
     };
 

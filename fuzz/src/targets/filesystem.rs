@@ -3,7 +3,7 @@
 use ::bytes::Bytes;
 use ::dht::RegisterAddress;
 use ::dht::block::mutable::{Genesis, Signed};
-use ::filesystem::access::groups::{Groups, InGroup};
+use ::filesystem::access::groups::{GroupId, Groups, InGroup, Person};
 use ::filesystem::access::list::AccessList;
 use ::filesystem::access::{Charter, Extension, Features, Root, SpaceLink};
 use ::filesystem::chunk::{self, Binding, ChunkKind};
@@ -135,7 +135,8 @@ pub const GROUPS: Target = Target {
             assert_eq!(Groups::decode(&groups.encode()).as_ref(), Some(&groups));
             for group in groups.all() {
                 let _ = (groups.people_of(group.id), groups.reached_by(group.id));
-                let _ = groups.clone().add(group.id, InGroup::Group(group.id.wrapping_add(1)));
+                let _ = groups.clone().add(group.id, &InGroup::Group(GroupId(group.id.0 ^ 1)));
+                let _ = groups.clone().take_in(&groups);
             }
         }
     },
@@ -143,9 +144,12 @@ pub const GROUPS: Target = Target {
         let mut groups = Groups::default();
         for name in ["family", "kids", "club"] {
             let id = groups.create(name).expect("it is a name");
-            let _ = groups.add(id, InGroup::Person(Identity::from_seed(&[1; 32]).public_key()));
-            let _ = groups.add(id, InGroup::Group(0));
-            let _ = groups.named_by(&RegisterAddress([2; 32]), "docs", &[id].into());
+            let key = Identity::from_seed(&[1; 32]).public_key();
+            let person = Person { key, sealing_key: [1; 32], may_write: true, name: "ann".into() };
+            let _ = groups.add(id, &InGroup::Person(person));
+            let first = groups.all()[0].id;
+            let _ = groups.add(id, &InGroup::Group(first));
+            let _ = groups.name(&RegisterAddress([2; 32]), "docs", &[id].into());
         }
         vec![groups.encode(), Groups::default().encode()]
     },

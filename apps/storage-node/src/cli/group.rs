@@ -69,6 +69,14 @@ pub(crate) enum GroupAction {
         #[command(flatten)]
         home: HomeOption,
     },
+    /// Put groups together that two copies of this home made, or make lost ones anew of what this home knows
+    Restore {
+        /// Although the nodes that had them are lost: what was changed since this home looked last is lost with them
+        #[arg(long)]
+        anew: bool,
+        #[command(flatten)]
+        home: HomeOption,
+    },
     /// Delete a group that no space and no other group names
     Delete {
         /// The group
@@ -87,6 +95,7 @@ impl Group {
             | GroupAction::Add { home, .. }
             | GroupAction::Remove { home, .. }
             | GroupAction::List { home }
+            | GroupAction::Restore { home, .. }
             | GroupAction::Delete { home, .. } => home,
         }
     }
@@ -103,6 +112,7 @@ impl Group {
             | GroupAction::Add { home, .. }
             | GroupAction::Remove { home, .. }
             | GroupAction::List { home }
+            | GroupAction::Restore { home, .. }
             | GroupAction::Delete { home, .. } => home,
         }
     }

@@ -11,7 +11,8 @@ fn home_may_stand_before_and_after_the_verb() {
     let verbs = "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;diff a now;history x;restore x;undelete x;retention;past;rollback --to x;node list;node replace 2;\
                  node drain 2;node remove 2;invite;join t;members;remove w;recovery;\
                  recover --node 127.0.0.1:1;passphrase;owner export f;owner renew;owner import f;\
-                 group create g;group add g w;group remove g w x;group list;group delete g";
+                 group create g;group add g w;group remove g w x;group list;group delete g;\
+                 group restore --anew";
     for verb in verbs.split(';') {
         for line in [format!("storage-node --home h {verb}"), format!("storage-node {verb} --home h")] {
             let mut command = command_of(&line).unwrap_or_else(|error| panic!("{line}: {error}"));

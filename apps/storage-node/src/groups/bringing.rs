@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use dht::RegisterAddress;
+use filesystem::access::groups::{GroupId, Groups};
 use filesystem::format::printable_path;
 use overlay::Revocations;
 
@@ -13,7 +15,89 @@ use crate::output::say;
 use crate::roll::{Roll, SpaceEntry};
 use crate::share;
 use crate::sharing::Sharer;
-use crate::space_lists::{PATIENCE, reason_of, settle_one};
+use crate::space_lists::{self, PATIENCE, Seal, Turn, reason_of, settle_one};
+
+/// A space of this home, once it was looked at.
+pub(super) struct Looked {
+    space: SpaceEntry,
+    register: RegisterAddress,
+    /// Whether what its root says now is known.
+    is_read: bool,
+    is_given_up: bool,
+}
+
+impl Looked {
+    pub(super) fn register(&self) -> RegisterAddress {
+        self.register
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.space.path
+    }
+
+    /// As it is shown.
+    pub(super) fn shown(&self) -> String {
+        printable_path(&self.space.path)
+    }
+
+    /// Whether it names a group; `None` if that is not known, for it does not as far as this home knows.
+    pub(super) fn names(&self, id: GroupId) -> Option<bool> {
+        let does = !self.is_given_up && self.space.names().contains(&id);
+        (does || self.is_read).then_some(does)
+    }
+}
+
+/// Looks at all spaces of this home that are there, as far as it knows, or that are noted to name a group: another machine of the owner's
+/// may have had their lists name it. The roll has what they say then.
+///
+/// # Errors
+/// Those of the home's files.
+///
+/// # Suspends
+/// While they are read.
+pub(super) fn look(sharer: &Sharer<'_>, turn: &Turn, id: GroupId) -> Result<Vec<Looked>, Failure> {
+    let read = || {
+        let home = sharer.home.clone();
+        reactor::offload(move || Roll::read(&home))
+    };
+    let roll = read()?;
+    let noted = roll.groups_known()?.reached_by(id);
+    let mut looked = Vec::new();
+    for space in &roll.spaces {
+        let Ok(genesis) = space.genesis() else { continue };
+        let register = genesis.register();
+        if space.is_given_up && !noted.contains_key(&register.0) {
+            continue;
+        }
+        let seal = space_lists::learn(sharer, turn, &genesis);
+        // What one of its writers has sealed says nothing of its list.
+        let is_read = matches!(seal, Ok(Seal::Ours | Seal::GivenUp));
+        let is_given_up = matches!(seal, Ok(Seal::GivenUp));
+        looked.push(Looked { space: space.clone(), register, is_read, is_given_up });
+    }
+    let roll = read()?;
+    for Looked { space, .. } in &mut looked {
+        if let Some(now) = roll.spaces.iter().find(|now| now.genesis == space.genesis) {
+            *space = now.clone();
+        }
+    }
+    Ok(looked)
+}
+
+/// The spaces that a change of a group concerns: that are noted to name it, or one that it is in, and that do as far as this home knows.
+pub(super) fn reached(roll: &Roll, groups: &Groups, id: GroupId) -> BTreeMap<[u8; 32], String> {
+    let (mut reached, around) = (groups.reached_by(id), groups.around(id));
+    for space in &roll.spaces {
+        let Ok(genesis) = space.genesis() else { continue };
+        if space.is_given_up {
+            // It is noted still, and nobody is in it.
+            reached.remove(&genesis.register().0);
+        } else if !space.names().is_disjoint(&around) {
+            reached.insert(genesis.register().0, space.path.clone());
+        }
+    }
+    reached
+}
 
 /// Has the spaces in these registers, which are at these paths, say it.
 ///
@@ -56,7 +140,7 @@ pub(super) fn bring(sharer: &Sharer<'_>, reached: &BTreeMap<[u8; 32], String>) -
     }
     Err(Failure::Group {
         reason: format!(
-            "the group is changed, and of {} spaces that name it {} do not say so yet: whoever was removed may still read what is \
+            "what is in the groups is said, and of {} spaces that name it {} do not say so yet: whoever was removed may still read what is \
              written there, and whoever was added not yet: {}",
             reached.len(),
             left.len(),

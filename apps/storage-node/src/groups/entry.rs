@@ -3,7 +3,7 @@
 //! It has the newest state of their register that this home has seen, so that the home's lists are made without asking anybody, and
 //! none that is older is taken for new.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 
 use dht::block::configuration::Configuration;
 use dht::block::mutable::{Genesis, Signed};
@@ -29,15 +29,12 @@ impl Roll {
         self.groups_known().is_ok_and(|groups| groups.called(name).is_some())
     }
 
-    /// Has it say which register has the groups, unless it says so.
+    /// Has it say which register has the groups, unless it has seen what is in another one.
     pub(super) fn finds_groups(&mut self, genesis: &Signed<Genesis>) {
-        self.groups.get_or_insert_with(|| GroupsEntry {
-            genesis: Hex(genesis.to_bytes()),
-            configuration: None,
-            version: 0,
-            header_hash: Hex([0; 32]),
-            content: Hex(Groups::default().encode()),
-        });
+        let bytes = genesis.to_bytes();
+        if self.groups.as_ref().is_none_or(|known| known.version == 0 && known.genesis.0 != bytes) {
+            self.groups = Some(GroupsEntry::new(genesis));
+        }
     }
 
     /// Has it say what the register was found to be, if that is news.
@@ -53,6 +50,17 @@ impl Roll {
 }
 
 impl GroupsEntry {
+    /// Of a register of which nothing is known.
+    pub(super) fn new(genesis: &Signed<Genesis>) -> GroupsEntry {
+        GroupsEntry {
+            genesis: Hex(genesis.to_bytes()),
+            configuration: None,
+            version: 0,
+            header_hash: Hex([0; 32]),
+            content: Hex(Groups::default().encode()),
+        }
+    }
+
     /// The record that made their register.
     ///
     /// # Errors
@@ -71,7 +79,11 @@ impl GroupsEntry {
         known.map_err(|error| volume::failed(format!("the roll does not say who keeps the groups: {error}")))
     }
 
-    fn known(&self) -> Result<Groups, Failure> {
+    /// The groups, as this home knows them.
+    ///
+    /// # Errors
+    /// As [`GroupsEntry::genesis`].
+    pub(super) fn known(&self) -> Result<Groups, Failure> {
         Groups::decode(&self.content.0).ok_or_else(|| {
             volume::failed("the roll does not say who is in which group: it is damaged".into())
         })
@@ -90,11 +102,13 @@ impl GroupsEntry {
         let other_configuration = other.configuration()?;
         let (one, two) = (self.configuration()?, other_configuration);
         let is_same = self.genesis == other.genesis;
-        // Two registers are none that honest programs make, while the drive's root says which it is: the same one is taken on either side.
-        let is_other = match is_same {
-            true => self.version < other.version,
-            false => self.genesis.0.cmp(&other.genesis.0) == Ordering::Greater,
+        // The same one is taken on either side. Of two registers that is one in which there is something; which of them counts the drive's
+        // root says, and whoever has the other one is told.
+        let rank = |entry: &GroupsEntry| match is_same {
+            true => (entry.version, Reverse(entry.header_hash.0.to_vec())),
+            false => (entry.version.min(1), Reverse(entry.genesis.0.clone())),
         };
+        let is_other = rank(self) < rank(&other);
         let newest = match (one, two) {
             (Some(one), Some(two)) if is_same => Some(if one.epoch < two.epoch { two } else { one }),
             (one, two) if is_same => one.or(two),
@@ -135,13 +149,14 @@ mod tests {
         let mut family = Groups::default();
         family.create("family").unwrap();
         let mut roll = Roll::default();
-        roll.finds_groups(&genesis(5));
         roll.finds_groups(&genesis(6));
-        assert_eq!(roll.groups.as_ref().unwrap().genesis().unwrap(), genesis(5));
+        roll.finds_groups(&genesis(5));
+        assert_eq!(roll.groups.as_ref().unwrap().genesis().unwrap(), genesis(5), "nothing was in the other");
         assert_eq!((roll.groups.as_ref().unwrap().seen(), roll.has_group_called("family")), (None, false));
         roll.saw_groups(&record(3), &family);
         roll.saw_groups(&record(2), &Groups::default());
         assert!(roll.has_group_called("family"));
+        roll.finds_groups(&genesis(6));
         let seen = roll.groups.clone().unwrap();
         assert_eq!(seen.seen(), Some((3, HeaderHash([3; 32]))));
         // Two copies of a home say the same in either order.
@@ -160,6 +175,15 @@ mod tests {
             one.merge(other.clone()).unwrap();
             one
         };
-        assert_eq!(merged(seen.clone(), &elsewhere), merged(elsewhere, &seen));
+        // Whichever way round their bytes are, what is known stays; and a fork is the same one on either side.
+        for genesis in [genesis(4), genesis(6), genesis(7)] {
+            let empty = GroupsEntry::new(&genesis);
+            assert_eq!((merged(seen.clone(), &empty), merged(empty, &seen)), (seen.clone(), seen.clone()));
+        }
+        let forked = GroupsEntry { header_hash: Hex([9; 32]), ..seen.clone() };
+        let full = GroupsEntry { version: 9, ..elsewhere };
+        for other in [&forked, &full] {
+            assert_eq!(merged(seen.clone(), other), merged(other.clone(), &seen));
+        }
     }
 }

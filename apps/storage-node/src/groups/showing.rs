@@ -9,6 +9,7 @@ use overlay::{NodeId, Revocations};
 use reactor::crypto::PublicKey;
 
 use super::learn;
+use super::register::agree;
 use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::home::Home;
@@ -26,7 +27,7 @@ pub(super) fn list(home: &Home, settings: &Settings) -> Result<(), Failure> {
         let client = Client::connect(settings)?;
         let (store, user) = (client.block_store(), settings.user()?);
         let sharer = Sharer { home, network: &settings.network, store: &store, user: &user };
-        let groups = learn(&sharer);
+        let groups = learn(&sharer).and_then(|groups| agree(&sharer).map(|()| groups));
         client.leave();
         groups
     });
@@ -53,10 +54,10 @@ fn render(groups: &Groups, roll: &Roll, revoked: &Revocations) -> String {
             "{}  {people} {}, changed {} times",
             group.name,
             if people == 1 { "person" } else { "people" },
-            group.epoch - 1
+            group.epoch.saturating_sub(1)
         );
         for key in &group.people {
-            let _ = writeln!(text, "  {}", in_words(key, roll, revoked));
+            let _ = writeln!(text, "  {}", in_words(key, groups, roll, revoked));
         }
         for inner in group.groups.iter().filter_map(|inner| groups.get(*inner)) {
             let _ = writeln!(text, "  the group {}", inner.name);
@@ -68,7 +69,7 @@ fn render(groups: &Groups, roll: &Roll, revoked: &Revocations) -> String {
     text
 }
 
-fn in_words(key: &PublicKey, roll: &Roll, revoked: &Revocations) -> String {
+fn in_words(key: &PublicKey, groups: &Groups, roll: &Roll, revoked: &Revocations) -> String {
     let id = &NodeId::of(key).to_string()[..SHOWN_DIGITS];
     let is_it = |member: &&LetIn| member.public_key() == *key;
     match roll.members.iter().find(is_it) {
@@ -76,7 +77,10 @@ fn in_words(key: &PublicKey, roll: &Roll, revoked: &Revocations) -> String {
             format!("{} ({id}), who was removed", printable(&member.name))
         }
         Some(member) => format!("{} ({id})", printable(&member.name)),
-        None => format!("{id}, whom another copy of this home let in"),
+        None => {
+            let name = groups.person(key).map_or("", |person| person.name.as_str());
+            format!("{} ({id}), whom another copy of this home let in", printable(name))
+        }
     }
 }
 
@@ -88,6 +92,9 @@ fn state(group: &Group, space: &Named, roll: &Roll) -> &'static str {
     let Some(known) = roll.spaces.iter().find(is_it) else {
         return "a space of another copy of this home";
     };
+    if known.is_given_up {
+        return "which was removed, and nobody reads it";
+    }
     let listed = known.listed.groups.iter().find(|(id, _)| *id == group.id);
     match (known.groups.iter().find(|allowed| allowed.id == group.id), listed) {
         (None, None) => "its list does not name it",

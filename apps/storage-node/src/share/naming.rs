@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use dht::block::mutable::{Genesis, Signed};
-use filesystem::access::groups::Groups;
-use filesystem::access::list::AccessList;
+use filesystem::access::groups::{GroupId, Groups};
+use filesystem::access::list::{AccessChange, AccessList};
 use overlay::invitation::InvitedAs;
 use overlay::{NodeId, Revocations};
 use reactor::crypto::PublicKey;
@@ -79,7 +79,7 @@ pub(super) fn publish(
     path: &str,
     wish: &Wish,
 ) -> Result<Published, Failure> {
-    let ids: Vec<u32> = match wish {
+    let ids: Vec<GroupId> = match wish {
         Wish::With(guests) | Wish::Exactly(guests) => guests.groups.iter().map(|group| group.id).collect(),
         Wish::AsItIs | Wish::Writers => Vec::new(),
     };
@@ -88,9 +88,12 @@ pub(super) fn publish(
         return say();
     }
     let mut groups = groups::note(sharer, turn, genesis, path, &ids)?;
-    let mut changed = Vec::new();
+    let mut changed: Vec<AccessChange> = Vec::new();
     for _ in 0..TRIES {
         let published = say()?;
+        // Of whom it was said twice the last counts.
+        let is_old = |old: &AccessChange| published.changed.iter().all(|new| new.key != old.key);
+        changed.retain(is_old);
         changed.extend(published.changed);
         let now = groups::note(sharer, turn, genesis, path, &ids)?;
         if now == groups {
@@ -105,7 +108,7 @@ pub(super) fn publish(
 #[derive(Debug, Default)]
 pub(super) struct Gone {
     pub(super) people: Vec<Hex<[u8; 32]>>,
-    pub(super) groups: Vec<u32>,
+    pub(super) groups: Vec<GroupId>,
 }
 
 /// Those whom `from` names, or all but the owner: of the list, and of the roll, which may have somebody whom no list has yet. Who is on it
@@ -129,7 +132,7 @@ pub(super) fn whom(
         }
     }
     let of_list = list.into_iter().flat_map(|list| &list.groups).map(|group| (group.id, group.name.clone()));
-    let mut with: BTreeMap<u32, String> = of_list.collect();
+    let mut with: BTreeMap<GroupId, String> = of_list.collect();
     for allowed in space.into_iter().flat_map(|space| &space.groups) {
         with.extend(groups.get(allowed.id).map(|group| (group.id, group.name.clone())));
     }
@@ -140,7 +143,10 @@ pub(super) fn whom(
     let mut gone = Gone::default();
     for who in from {
         let is_member = known.iter().any(|(_, name)| name == who);
-        if let Some((id, _)) = with.iter().find(|(_, name)| *name == who).filter(|_| !is_member) {
+        let is_it = |(_, name): &(&GroupId, &String)| {
+            *name == who && !is_member || who.strip_prefix(groups::PREFIX) == Some(name)
+        };
+        if let Some((id, _)) = with.iter().find(is_it) {
             gone.groups.push(*id);
             continue;
         }

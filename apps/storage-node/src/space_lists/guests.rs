@@ -1,13 +1,14 @@
 //! Whom a list is for: members by their own names, and groups, which are expanded to members.
 //!
-//! What somebody may do is the most of what his name and each of his groups say, and no more than reading for who joined as a reader:
-//! from him the nodes take nothing anyway.
+//! What somebody may do is the most of what his name and each of his groups say; by groups no more than reading for who joined as a
+//! reader, from whom the nodes take nothing anyway. That, and what roots are sealed to for him, the groups say, so that each of the
+//! owner's machines makes the same list of them.
 //!
 //! Not here: who is in a group (`filesystem::access::groups`), and how that is known (`groups`).
 
 use std::collections::BTreeSet;
 
-use filesystem::access::groups::Groups;
+use filesystem::access::groups::{GroupId, Groups, Person};
 use filesystem::access::list::{Access, AccessChange, AccessList, ListedGroup};
 use overlay::invitation::InvitedAs;
 use reactor::crypto::PublicKey;
@@ -43,9 +44,10 @@ impl Guests {
         self.people.is_empty() && self.groups.is_empty()
     }
 
+    /// Those who write, each by his own name. No group: that it is still on the list nothing proves, nor who in it only reads.
     pub(super) fn that_write(mut self) -> Guests {
         self.people.retain(|allowed| allowed.may_write);
-        self.groups.retain(|allowed| allowed.may_write);
+        self.groups.clear();
         self
     }
 
@@ -70,7 +72,25 @@ impl Listed {
     }
 }
 
+impl From<&LetIn> for Person {
+    fn from(member: &LetIn) -> Person {
+        let (key, sealing_key, name) = (member.public_key(), member.sealing_key.0, member.name.clone());
+        Person { key, sealing_key, may_write: member.role == InvitedAs::Writer, name }
+    }
+}
+
 impl SpaceEntry {
+    /// The groups that its list names, or is to name, or may name still, as far as this home knows.
+    pub(crate) fn names(&self) -> BTreeSet<GroupId> {
+        let listed = self.listed.groups.iter().map(|(id, _)| *id);
+        self.groups
+            .iter()
+            .map(|allowed| allowed.id)
+            .chain(self.leaving_groups.iter().copied())
+            .chain(listed)
+            .collect()
+    }
+
     /// Nobody is in it, nor is to be off it.
     pub(crate) fn nobody(&mut self) {
         self.people.clear();
@@ -94,7 +114,7 @@ fn access(may_write: bool) -> Access {
 pub(super) struct Standing {
     pub(super) access: Access,
     pub(super) own: Access,
-    pub(super) by: Vec<u32>,
+    pub(super) by: Vec<GroupId>,
 }
 
 impl Default for Standing {
@@ -109,20 +129,29 @@ pub(crate) struct Expanded {
     people: Vec<Allowed>,
     /// In the order of their ids.
     groups: Vec<(ListedGroup, BTreeSet<PublicKey>)>,
+    /// Whoever is in one of them.
+    in_groups: Vec<Person>,
 }
 
 impl Expanded {
-    /// A group that was deleted has nobody.
-    pub(crate) fn of(guests: &Guests, groups: &Groups) -> Expanded {
+    /// A group that is not there has nobody; see [`behind`].
+    pub(crate) fn of(guests: &Guests, known: &Groups) -> Expanded {
         let expanded = |allowed: &AllowedGroup| {
-            let group = groups.get(allowed.id)?;
+            let group = known.get(allowed.id)?;
             let (id, name, epoch) = (group.id, group.name.clone(), group.epoch);
             let listed = ListedGroup { id, name, epoch, access: access(allowed.may_write) };
-            Some((listed, groups.people_of(id)))
+            Some((listed, known.people_of(id)))
         };
         let mut groups: Vec<_> = guests.groups.iter().filter_map(expanded).collect();
         groups.sort_by_key(|(group, _)| group.id);
-        Expanded { people: guests.people.clone(), groups }
+        let is_in = |person: &&Person| groups.iter().any(|(_, people)| people.contains(&person.key));
+        let in_groups = known.people().iter().filter(is_in).cloned().collect();
+        Expanded { people: guests.people.clone(), groups, in_groups }
+    }
+
+    /// Whoever is in one of the groups.
+    pub(super) fn in_groups(&self) -> &[Person] {
+        &self.in_groups
     }
 
     /// How many these are, whoever of them is a member.
@@ -132,18 +161,15 @@ impl Expanded {
         named.chain(grouped).collect::<BTreeSet<_>>().len()
     }
 
-    pub(super) fn standing(&self, key: &PublicKey, member: Option<&LetIn>) -> Standing {
+    pub(super) fn standing(&self, key: &PublicKey) -> Standing {
         let named = self.people.iter().find(|allowed| allowed.key.0 == *key.as_bytes());
         let own = named.map_or(Access::None, |allowed| access(allowed.may_write));
         let with: Vec<&ListedGroup> =
             self.groups.iter().filter(|(_, people)| people.contains(key)).map(|(group, _)| group).collect();
-        let most = with.iter().map(|group| group.access).max().unwrap_or(Access::None).max(own);
-        let is_reader = member.is_some_and(|member| member.role == InvitedAs::Reader);
-        Standing {
-            access: if is_reader { most.min(Access::Read) } else { most },
-            own,
-            by: with.into_iter().map(|group| group.id).collect(),
-        }
+        let most = with.iter().map(|group| group.access).max().unwrap_or(Access::None);
+        let only_reads = self.in_groups.iter().any(|person| person.key == *key && !person.may_write);
+        let by_groups = if only_reads { most.min(Access::Read) } else { most };
+        Standing { access: own.max(by_groups), own, by: with.into_iter().map(|group| group.id).collect() }
     }
 
     pub(super) fn listed_groups(&self) -> Vec<ListedGroup> {
@@ -151,13 +177,20 @@ impl Expanded {
     }
 }
 
-/// Which group of a list is one that these groups are behind of: whoever went by them would let somebody in again.
-pub(crate) fn stale(list: &AccessList, groups: &Groups) -> Option<String> {
-    let is_behind = |listed: &&ListedGroup| match groups.get(listed.id) {
-        Some(group) => group.epoch < listed.epoch,
-        None => !groups.was_made(listed.id),
+/// The first group that a list is to be for of which `groups` do not have so new a state as is known of from lists, or that they do not have
+/// at all: whoever went by them would let somebody in again, or lock whoever is in it out. `listed` are all that are known, with their
+/// epochs. What is taken off a list is none that it is to be for.
+pub(crate) fn behind(
+    wished: &Guests,
+    listed: impl IntoIterator<Item = (GroupId, u64)>,
+    groups: &Groups,
+) -> Option<GroupId> {
+    let listed: Vec<(GroupId, u64)> = listed.into_iter().collect();
+    let is_behind = |allowed: &&AllowedGroup| {
+        let newest = listed.iter().filter(|(id, _)| *id == allowed.id).map(|(_, epoch)| *epoch).max();
+        groups.get(allowed.id).is_none_or(|group| newest.is_some_and(|newest| group.epoch < newest))
     };
-    list.groups.iter().find(is_behind).map(|group| group.name.clone())
+    wished.groups.iter().find(is_behind).map(|allowed| allowed.id)
 }
 
 #[cfg(test)]
@@ -172,7 +205,7 @@ mod tests {
         let mut groups = Groups::default();
         let [family, club] = ["family", "club"].map(|name| groups.create(name).unwrap());
         for (id, who) in [(family, 2), (family, 3), (club, 3), (club, 4)] {
-            groups.add(id, InGroup::Person(key(who))).unwrap();
+            groups.add(id, &InGroup::Person((&member(who)).into())).unwrap();
         }
         let by = |id, may_write| AllowedGroup { id, may_write };
         let guests = Guests {
@@ -181,17 +214,31 @@ mod tests {
         };
         let expanded = Expanded::of(&guests, &groups);
         let of = |who| {
-            let Standing { access, own, by } = expanded.standing(&key(who), Some(&member(who)));
+            let Standing { access, own, by } = expanded.standing(&key(who));
             (access, own, by)
         };
         assert_eq!(of(2), (Access::Write, Access::Write, vec![family]));
-        assert_eq!(of(3), (Access::Write, Access::Read, vec![family, club]));
+        assert_eq!(
+            of(3),
+            (
+                Access::Write,
+                Access::Read,
+                [family, club].into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+            )
+        );
         assert_eq!(of(4), (Access::Write, Access::None, vec![club]));
         assert_eq!(of(5), (Access::None, Access::None, vec![]));
         assert_eq!(expanded.count(), 3);
-        let reader = LetIn { role: InvitedAs::Reader, ..member(4) };
-        assert_eq!(expanded.standing(&key(4), Some(&reader)).access, Access::Read);
-        assert_eq!(guests.clone().that_write().groups, [by(club, true)]);
+        let reader = LetIn { role: InvitedAs::Reader, ..member(5) };
+        groups.add(club, &InGroup::Person((&reader).into())).unwrap();
+        let with_a_reader = Expanded::of(&guests, &groups);
+        assert_eq!(
+            with_a_reader.standing(&key(5)).access,
+            Access::Read,
+            "also where the roll does not have him"
+        );
+        // Nothing proves that a group is on the list still, nor who in it only reads.
+        assert_eq!(guests.clone().that_write(), Guests { people: people(&[(2, true)]), groups: Vec::new() });
         let more = Guests { people: people(&[(2, false)]), groups: vec![by(family, true)] };
         let both = guests.with(&more);
         assert_eq!(both.people, people(&[(3, false), (2, false)]));
@@ -202,18 +249,22 @@ mod tests {
     fn groups_that_are_behind_a_list_are_told_and_let_nobody_in_again() {
         let mut groups = Groups::default();
         let family = groups.create("family").unwrap();
-        groups.add(family, InGroup::Person(key(2))).unwrap();
+        let person = InGroup::Person((&member(2)).into());
+        groups.add(family, &person).unwrap();
         let older = groups.clone();
-        groups.remove(family, InGroup::Person(key(2))).unwrap();
+        groups.remove(family, &person).unwrap();
         let guests =
             Guests { people: Vec::new(), groups: vec![AllowedGroup { id: family, may_write: true }] };
-        let mut list = AccessList::new(dht::RegisterAddress([9; 32]), "docs");
-        list.groups = Expanded::of(&guests, &groups).listed_groups();
-        assert_eq!((stale(&list, &groups), stale(&list, &older)), (None, Some("family".into())));
-        // It never heard of any; and one that was deleted since is nobody's.
-        assert!(stale(&list, &Groups::default()).is_some());
+        let epoch = |groups: &Groups| groups.get(family).unwrap().epoch;
+        let (then, now) = ((family, epoch(&older)), (family, epoch(&groups)));
+        // The list that is gone on from may be an older one, or none: what the newest said that this home knows counts as well.
+        assert_eq!(behind(&guests, [then, now], &older), Some(family));
+        assert_eq!((behind(&guests, [then], &older), behind(&guests, [then, now], &groups)), (None, None));
+        // A group that this home has not heard of, of whatever register, is told as well; unless it is taken off.
+        assert_eq!(behind(&guests, [], &Groups::default()), Some(family));
+        assert_eq!(behind(&Guests::default(), [now], &Groups::default()), None);
         groups.delete(family).unwrap();
-        assert_eq!(stale(&list, &groups), None);
+        assert_eq!(behind(&guests, [now], &groups), Some(family));
         assert_eq!(Expanded::of(&guests, &groups).count(), 0);
     }
 }

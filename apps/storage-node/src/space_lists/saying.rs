@@ -19,12 +19,12 @@ use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 use super::sealed::says_given_up;
-use super::{Expanded, Turn, Wish, distrust, distrust_without, keys, next_list, read_roll, sealed, stale};
+use super::{Expanded, Turn, Wish, behind, distrust, distrust_without, keys, next_list, read_roll, sealed};
 use crate::admitting::now;
 use crate::author;
 use crate::errors::Failure;
 use crate::output;
-use crate::roll::{Allowed, LetIn, Listed, Roll, SpaceEntry};
+use crate::roll::{Allowed, Listed, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 
 /// What a space's root says now.
@@ -33,7 +33,7 @@ pub(crate) struct Published {
     pub(crate) list: AccessList,
     /// What it did not say before.
     pub(crate) changed: Vec<AccessChange>,
-    /// It is not known whether this home knew the newest list, and nobody is in it who only reads.
+    /// It is not known whether this home knew the newest list, and nobody is in it who only reads, or by a group.
     pub(crate) is_without_readers: bool,
 }
 
@@ -121,7 +121,7 @@ fn failed(error: SharingError) -> Failure {
 
 /// Who was on the newest list that this home knows, and is to be. Whom it is taking off, or just did, tells nothing of its roll's age;
 /// nor does who is to come.
-fn known_on_it(entry: &SpaceEntry, groups: &Groups, members: &[LetIn]) -> Vec<Allowed> {
+fn known_on_it(entry: &SpaceEntry, groups: &Groups) -> Vec<Allowed> {
     let listed = match entry.listed == Listed::default() {
         // Of a version of this program that did not remember it.
         true => &entry.people,
@@ -129,8 +129,7 @@ fn known_on_it(entry: &SpaceEntry, groups: &Groups, members: &[LetIn]) -> Vec<Al
     };
     let guests = Expanded::of(&Wish::AsItIs.guests(entry), groups);
     let on_it = |allowed: &Allowed| {
-        let member = members.iter().find(|member| member.key == allowed.key);
-        let access = guests.standing(&PublicKey::from_bytes(allowed.key.0), member).access;
+        let access = guests.standing(&PublicKey::from_bytes(allowed.key.0)).access;
         let may_write = allowed.may_write && access == Access::Write;
         (access != Access::None).then(|| Allowed { key: allowed.key.clone(), may_write })
     };
@@ -180,7 +179,7 @@ impl<'a> Saying<'a> {
         let is_revoked = |key: &PublicKey| kept.contains(key) || self.revoked.contains(key);
         let groups = roll.groups_known().map_err(|failure| failure.to_string())?;
         let found = charter.access_list(&owner, &register);
-        let known = known_on_it(entry, &groups, &roll.members);
+        let known = known_on_it(entry, &groups);
         if !(is_newest && matches!(found, Found::List(_)))
             && let Some(reason) = distrust_without(&known, &writers, &roll.members, is_revoked)
         {
@@ -216,12 +215,18 @@ impl<'a> Saying<'a> {
             by: Vec::new(),
             at: now(),
         };
-        if let Some(name) = stale(&before, &groups) {
+        let wished = self.wish().guests(entry);
+        let of_before = before.groups.iter().map(|group| (group.id, group.epoch));
+        if let Some(id) = behind(&wished, of_before.chain(entry.listed.groups.iter().copied()), &groups) {
+            let listed = before.groups.iter().find(|group| group.id == id).map(|group| group.name.as_str());
+            let name = groups.get(id).map(|group| group.name.as_str()).or(listed);
             return Err(format!(
-                "its list has a newer state of the group {name} than this home: another machine of the owner's changed that"
+                "this home has not heard of the newest state of the group {}, as the space's list has it: another machine of the owner's \
+                 changed it",
+                name.unwrap_or("on it")
             ));
         }
-        let guests = Expanded::of(&self.wish().guests(entry), &groups);
+        let guests = Expanded::of(&wished, &groups);
         let mut list = next_list(&before, &guests, entry.number, &roll.members, &own, is_revoked)
             .map_err(|error| error.to_string())?;
         if entry.is_given_up {

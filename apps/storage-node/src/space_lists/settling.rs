@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use dht::{BlockStore, RegisterAddress};
+use dht::BlockStore;
 use overlay::Revocations;
 use reactor::cell::RefCell;
 
@@ -86,12 +86,7 @@ impl Settling {
         // Letters and removals wait for this one: where a command is at work, what is left is done a minute later.
         let groups = groups::look(sharer, Duration::ZERO);
         let unsettled = settle(sharer, &Revocations::default(), Duration::ZERO)?;
-        let settled = |register: &RegisterAddress| {
-            unsettled
-                .iter()
-                .all(|other| other.space.genesis().is_ok_and(|genesis| genesis.register() != *register))
-        };
-        let groups = groups.and_then(|()| groups::note_spaces(sharer, Duration::ZERO, &settled));
+        let groups = groups.and_then(|()| groups::note_spaces(sharer, Duration::ZERO));
         match groups {
             Ok(()) | Err(Failure::Locked { .. }) => self.told_of_groups.replace(None),
             Err(failure) => {

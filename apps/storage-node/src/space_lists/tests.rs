@@ -211,7 +211,7 @@ fn a_list_has_the_people_of_its_groups_and_another_copy_of_the_home_learns_which
     let mut groups = Groups::default();
     let family = groups.create("family").unwrap();
     for who in [3, 4] {
-        groups.add(family, InGroup::Person(key(who))).unwrap();
+        groups.add(family, &InGroup::Person((&member(who)).into())).unwrap();
     }
     let with = vec![AllowedGroup { id: family, may_write: true }];
     let guests = Guests { people: people(&[(2, false), (3, false)]), groups: with.clone() };
@@ -228,8 +228,9 @@ fn a_list_has_the_people_of_its_groups_and_another_copy_of_the_home_learns_which
     assert_eq!((&entry.people, &entry.groups), (&people(&[(2, false), (3, false)]), &with));
     assert_eq!(entry.listed.people, people(&[(2, false), (3, true), (4, true)]));
     // Out of the group: who is named himself may do what his name says, and the other one nothing. A change of the group is another list.
-    groups.remove(family, InGroup::Person(key(3))).unwrap();
-    groups.remove(family, InGroup::Person(key(4))).unwrap();
+    for who in [3, 4] {
+        groups.remove(family, &InGroup::Person((&member(who)).into())).unwrap();
+    }
     let later = made(&list, &groups, 1, 3);
     assert_eq!(may(&later), [Access::Write, Access::Read, Access::Read, Access::None]);
     assert_eq!((later.number, later.groups[0].epoch), (2, groups.get(family).unwrap().epoch));
@@ -237,4 +238,27 @@ fn a_list_has_the_people_of_its_groups_and_another_copy_of_the_home_learns_which
     elsewhere.take_off(&genesis, "docs", &[], &[family]);
     elsewhere.learn(&genesis, &later);
     assert_eq!((&elsewhere.spaces[0].groups, &elsewhere.spaces[0].leaving_groups), (&vec![], &vec![family]));
+}
+
+#[test]
+fn two_machines_make_the_same_list_of_a_group_though_one_has_never_heard_of_who_is_in_it() {
+    let mut groups = Groups::default();
+    let family = groups.create("family").unwrap();
+    let reader = LetIn { role: InvitedAs::Reader, ..member(3) };
+    for who in [&member(2), &reader] {
+        groups.add(family, &InGroup::Person(who.into())).unwrap();
+    }
+    let with = vec![AllowedGroup { id: family, may_write: true }];
+    let guests = Expanded::of(&Guests { people: Vec::new(), groups: with }, &groups);
+    let made = |before: &AccessList, members: &[LetIn], number, at| {
+        next_list(before, &guests, number, members, &own(at), nobody).unwrap()
+    };
+    // That of the one, which let them in; and that of the other, whose roll is of before.
+    let list = made(&new(), &[member(2), reader.clone()], 0, 1);
+    assert_eq!(may(&list), [Access::Write, Access::Write, Access::Read, Access::None]);
+    assert_eq!(made(&list, &[], 1, 2), list, "or each would take back what the other said, once a minute");
+    let elsewhere = made(&new(), &[], 0, 1);
+    assert_eq!((may(&elsewhere), elsewhere.readers()), (may(&list), list.readers()));
+    let revoked = next_list(&list, &guests, 1, &[], &own(3), |who| *who == key(2)).unwrap();
+    assert_eq!(may(&revoked), [Access::Write, Access::None, Access::Read, Access::None]);
 }

@@ -126,3 +126,18 @@ pub fn speak_in_the_name_of(home: &Path, node: &Path, times: usize) {
         }
     });
 }
+
+/// By the key of a writer of the drive of `home`, has its root say no more where the groups of its owner are.
+pub fn hide_the_groups(home: &Path, thief: &Path) {
+    let key = identity(&thief.join("user.key"));
+    let hide = |root: &mut Root| root.charter.extensions.retain(|extension| extension.kind != 4);
+    as_user(home, thief, |client| commit(client, home, &key, &hide));
+}
+
+/// By the key of a writer of the drive of `home`, seals its root to him.
+pub fn seal_the_drive(home: &Path, thief: &Path) {
+    let key = identity(&thief.join("user.key"));
+    as_user(home, thief, |client| {
+        commit(client, home, &key, &|root| root.charter.readers = vec![key.sealing_key().public()]);
+    });
+}

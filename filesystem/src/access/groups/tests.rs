@@ -7,14 +7,14 @@ use super::*;
 use crate::access::root::example;
 
 fn who(number: u8) -> InGroup {
-    InGroup::Person(key(number))
+    InGroup::Person(Person { key: key(number), sealing_key: [number; 32], may_write: true, name: "w".into() })
 }
 
 fn key(number: u8) -> PublicKey {
     Identity::from_seed(&[number; 32]).public_key()
 }
 
-fn group(id: u32) -> InGroup {
+fn group(id: GroupId) -> InGroup {
     InGroup::Group(id)
 }
 
@@ -23,19 +23,19 @@ fn who_is_in_a_group_is_whoever_is_in_it_by_whatever_way_and_each_change_raises_
     let mut groups = Groups::default();
     let [family, kids, club] = ["family", "kids", "club"].map(|name| groups.create(name).unwrap());
     assert_eq!(groups.create("kids"), Err(GroupsError::Taken("kids".into())));
-    assert!(groups.add(family, who(1)).unwrap() && groups.add(kids, who(2)).unwrap());
-    assert!(groups.add(family, group(kids)).unwrap() && !groups.add(family, group(kids)).unwrap());
-    assert!(groups.add(club, group(family)).unwrap());
+    assert!(groups.add(family, &who(1)).unwrap() && groups.add(kids, &who(2)).unwrap());
+    assert!(groups.add(family, &group(kids)).unwrap() && !groups.add(family, &group(kids)).unwrap());
+    assert!(groups.add(club, &group(family)).unwrap());
     let epochs = |groups: &Groups| groups.all().iter().map(|group| group.epoch).collect::<Vec<_>>();
     assert_eq!(epochs(&groups), [3, 2, 2]);
     assert_eq!(groups.people_of(club), [key(1), key(2)].into());
     // By two ways: out of one, he is in by the other.
-    groups.add(family, who(2)).unwrap();
-    assert!(groups.remove(kids, who(2)).unwrap() && !groups.remove(kids, who(2)).unwrap());
+    groups.add(family, &who(2)).unwrap();
+    assert!(groups.remove(kids, &who(2)).unwrap() && !groups.remove(kids, &who(2)).unwrap());
     assert_eq!(epochs(&groups), [5, 3, 4], "all that have it, each time");
     assert_eq!(groups.people_of(club), [key(1), key(2)].into());
     let space = RegisterAddress([9; 32]);
-    assert!(groups.named_by(&space, "a/band", &[club].into()).unwrap());
+    assert!(groups.name(&space, "a/band", &[club].into()).unwrap());
     assert_eq!(groups.reached_by(kids), [([9; 32], "a/band".to_owned())].into());
     // Who is no member any more is in none.
     assert!(groups.forget(|gone| *gone == key(2)) && !groups.forget(|gone| *gone == key(2)));
@@ -47,57 +47,105 @@ fn who_is_in_a_group_is_whoever_is_in_it_by_whatever_way_and_each_change_raises_
 fn no_group_is_in_itself_and_none_is_deleted_that_is_named() {
     let mut groups = Groups::default();
     let [a, b, c] = ["a-g", "b-g", "c-g"].map(|name| groups.create(name).unwrap());
-    groups.add(a, group(b)).unwrap();
-    groups.add(b, group(c)).unwrap();
+    groups.add(a, &group(b)).unwrap();
+    groups.add(b, &group(c)).unwrap();
     let before = groups.clone();
     for (outer, inner) in [(a, a), (c, a), (c, b)] {
-        assert!(matches!(groups.add(outer, group(inner)), Err(GroupsError::Cycle(_))), "{inner} in {outer}");
+        assert!(
+            matches!(groups.add(outer, &group(inner)), Err(GroupsError::Cycle(_))),
+            "{inner:?} in {outer:?}"
+        );
     }
-    assert_eq!(groups.add(a, group(7)), Err(GroupsError::Missing));
+    let missing = GroupId(a.0 ^ b.0 ^ c.0 ^ 1);
+    assert_eq!(groups.add(a, &group(missing)), Err(GroupsError::Missing));
+    assert_eq!(groups.name(&RegisterAddress([9; 32]), "x", &[a, missing].into()), Err(GroupsError::Missing));
     assert_eq!(groups, before, "what is refused changes nothing");
-    groups.named_by(&RegisterAddress([9; 32]), "band", &[b].into()).unwrap();
+    groups.name(&RegisterAddress([9; 32]), "band", &[b].into()).unwrap();
     let by = vec!["the space band".to_owned(), "the group a-g".to_owned()];
     assert_eq!(groups.delete(b), Err(GroupsError::InUse { name: "b-g".into(), by }));
-    groups.named_by(&RegisterAddress([9; 32]), "band", &BTreeSet::new()).unwrap();
-    groups.remove(a, group(b)).unwrap();
+    assert!(!groups.unname(&RegisterAddress([8; 32]), &[b].into()));
+    assert!(groups.unname(&RegisterAddress([9; 32]), &[b].into()));
+    groups.remove(a, &group(b)).unwrap();
     assert_eq!(groups.delete(b), Ok(()));
-    // Whatever comes later is no one that was.
+    // Whatever comes later is no one that was, here or in another register.
     let next = groups.create("b-g").unwrap();
-    assert!(next > c && groups.was_made(b) && !groups.was_made(next + 1) && groups.get(b).is_none());
+    assert!(next != b && groups.get(b).is_none() && Groups::default().create("b-g") != Ok(next));
 }
 
 #[test]
 fn groups_are_bounded_in_number_and_depth_and_in_all_that_is_in_them() {
     let mut groups = Groups::default();
-    for number in 0..GROUPS_MAX {
-        groups.create(&format!("group-{number}")).unwrap();
-    }
+    let ids: Vec<GroupId> =
+        (0..GROUPS_MAX).map(|number| groups.create(&format!("group-{number}")).unwrap()).collect();
     assert_eq!(groups.create("one-more"), Err(GroupsError::TooMany));
-    for depth in 1..DEPTH_MAX as u32 {
-        groups.add(depth, group(depth - 1)).unwrap();
+    for depth in 1..DEPTH_MAX {
+        groups.add(ids[depth], &group(ids[depth - 1])).unwrap();
     }
-    assert_eq!(groups.add(DEPTH_MAX as u32, group(DEPTH_MAX as u32 - 1)), Err(GroupsError::Deep));
+    assert_eq!(groups.add(ids[DEPTH_MAX], &group(ids[DEPTH_MAX - 1])), Err(GroupsError::Deep));
     // People count by whatever way they come.
     for number in 0..PEOPLE_MAX as u8 {
-        groups.add(u32::from(number % 8), who(number)).unwrap();
+        groups.add(ids[usize::from(number % 8)], &who(number)).unwrap();
     }
-    assert!(matches!(groups.add(0, who(200)), Err(GroupsError::Crowded(_))));
+    assert!(matches!(groups.add(ids[0], &who(200)), Err(GroupsError::Crowded(_))));
+    assert!(groups.person(&key(200)).is_none(), "whoever is in none is not kept");
     for number in 0..SPACES_MAX as u8 {
-        groups.named_by(&RegisterAddress([number; 32]), &"p/".repeat(200), &[0].into()).unwrap();
+        groups.name(&RegisterAddress([number; 32]), &"p/".repeat(200), &[ids[0]].into()).unwrap();
     }
     assert!(groups.all()[0].spaces.iter().all(|space| space.path.len() <= PATH_SIZE_MAX));
-    let more = groups.named_by(&RegisterAddress([200; 32]), "more", &[0].into());
-    assert!(matches!(more, Err(GroupsError::Crowded(_))), "{more:?}");
-    let mut left = 1..GROUPS_MAX as u32;
-    let full = left.find_map(|id| {
+    let more = groups.name(&RegisterAddress([200; 32]), "more", &[ids[0]].into());
+    assert!(matches!(more, Err(GroupsError::Widespread(_))), "{more:?}");
+    let full = ids.iter().find_map(|id| {
         let mut spaces = 0..SPACES_MAX as u8;
         spaces.find_map(|number| {
-            let ids = (0..=id).collect();
-            groups.named_by(&RegisterAddress([number; 32]), &"p/".repeat(200), &ids).err()
+            groups.name(&RegisterAddress([number; 32]), &"p/".repeat(200), &[*id].into()).err()
         })
     });
     assert_eq!(full, Some(GroupsError::Size));
     assert!(groups.encode().len() <= SIZE_MAX && Groups::decode(&groups.encode()) == Some(groups));
+}
+
+#[test]
+fn what_two_registers_had_is_one_and_the_newer_state_of_each_group_counts() {
+    let mut one = Groups::default();
+    let [family, kids] = ["family", "kids"].map(|name| one.create(name).unwrap());
+    one.add(family, &who(1)).unwrap();
+    one.add(kids, &who(2)).unwrap();
+    one.name(&RegisterAddress([1; 32]), "one", &[family].into()).unwrap();
+    let mut other = one.clone();
+    other.remove(family, &who(1)).unwrap();
+    other.add(family, &who(3)).unwrap();
+    other.name(&RegisterAddress([2; 32]), "two", &[family].into()).unwrap();
+    let club = other.create("club").unwrap();
+    let mut apart = Groups::default();
+    let others = apart.create("family").unwrap();
+    for (mut here, there) in [(one.clone(), &other), (other.clone(), &one)] {
+        here.take_in(there).unwrap();
+        assert_eq!((here.people_of(family), here.people_of(kids)), ([key(3)].into(), [key(2)].into()));
+        assert_eq!((here.reached_by(family).len(), here.get(club).is_some()), (2, true));
+        assert!(here.person(&key(1)).is_none());
+        here.take_in(&apart).unwrap();
+        assert_eq!(here.get(others).unwrap().name, "family-2", "a name is one group's");
+        let before = here.clone();
+        here.take_in(&apart).unwrap();
+        assert_eq!(here, before);
+    }
+}
+
+#[test]
+fn a_state_that_is_lost_lets_nobody_in_again_whom_it_had_out() {
+    let mut groups = Groups::default();
+    let [family, kids] = ["family", "kids"].map(|name| groups.create(name).unwrap());
+    for (id, number) in [(family, 1), (kids, 2), (kids, 3)] {
+        groups.add(id, &who(number)).unwrap();
+    }
+    groups.add(family, &group(kids)).unwrap();
+    let epoch = groups.get(family).unwrap().epoch;
+    let before = groups.clone();
+    groups.narrow(family, epoch, |_| false);
+    assert_eq!(groups, before, "a list of this state tells nothing new");
+    groups.narrow(family, epoch + 5, |on_it| *on_it != key(3));
+    assert_eq!(groups.people_of(family), [key(1), key(2)].into());
+    assert!(groups.all().iter().all(|group| group.epoch > epoch + 5));
 }
 
 #[test]
@@ -113,19 +161,24 @@ fn a_name_is_what_people_can_type_and_terminals_show() {
 fn some() -> Groups {
     let mut groups = Groups::default();
     let [family, kids] = ["family", "kids"].map(|name| groups.create(name).unwrap());
-    groups.add(family, group(kids)).unwrap();
-    groups.add(kids, InGroup::Person(PublicKey::from_bytes([7; 32]))).unwrap();
-    groups.named_by(&RegisterAddress([9; 32]), "band", &[family].into()).unwrap();
+    groups.add(family, &group(kids)).unwrap();
+    let key = PublicKey::from_bytes([7; 32]);
+    let person = Person { key, sealing_key: [8; 32], may_write: true, name: "ann".into() };
+    groups.add(kids, &InGroup::Person(person)).unwrap();
+    groups.name(&RegisterAddress([9; 32]), "band", &[family].into()).unwrap();
+    groups.groups[0].id = GroupId(1);
+    groups.groups[1].id = GroupId(2);
+    groups.groups[0].groups = vec![GroupId(2)];
     groups
 }
 
 #[test]
 fn the_bytes_are_as_they_were() {
     let golden = "\
-        687970686167727001000200000002000000000003000000000000000666616d696c790000010001000000010009090909\
-        090909090909090909090909090909090909090909090909090909090462616e640100000002000000000000000\
-        46b69647301000707070707070707070707070707070707070707070707070707070707070707\
-        00000000";
+        6879706861677270010001000707070707070707070707070707070707070707070707070707070707070707080808080808\
+        08080808080808080808080808080808080808080808080808080103616e6e02000100000000000000030000000000000006\
+        66616d696c790000010002000000000000000100090909090909090909090909090909090909090909090909090909090909\
+        09090462616e6402000000000000000200000000000000046b6964730100000000000000";
     let hex: String = some().encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, golden);
 }
@@ -142,18 +195,29 @@ fn what_is_cut_or_changed_or_names_what_is_not_there_is_nothing() {
     assert_eq!(Groups::decode(&padded), Some(some()));
     padded[4095] = 1;
     assert_eq!(Groups::decode(&padded), None);
-    // Of two groups that are in each other, one that is in itself, and one whose id is yet to be given.
+    // Of two groups that are in each other, one whose id is another's, and one with a group that is not there.
     let mut changed = some();
-    changed.groups[1].groups.push(0);
+    changed.groups[1].groups.push(GroupId(1));
     assert_eq!(Groups::decode(&changed.encode()), None);
-    for id in [0, 5] {
+    for id in [1, 5] {
         let mut changed = some();
-        changed.groups[1].id = id;
+        changed.groups[1].id = GroupId(id);
         assert_eq!(Groups::decode(&changed.encode()), None);
     }
-    let mut twice = some();
-    twice.groups[1].people.push(PublicKey::from_bytes([7; 32]));
-    assert_eq!(Groups::decode(&twice.encode()), None);
+    for number in [7, 8] {
+        let mut twice = some();
+        twice.groups[1].people.push(PublicKey::from_bytes([number; 32]));
+        assert_eq!(Groups::decode(&twice.encode()), None, "twice, or nobody of whom anything is known");
+    }
+    let mut never = some();
+    never.groups[1].epoch = 0;
+    assert_eq!(Groups::decode(&never.encode()), None);
+    let mut alone = some();
+    alone.groups[1].people.clear();
+    assert_eq!(Groups::decode(&alone.encode()), None, "somebody who is in none");
+    let mut unshown = some();
+    unshown.people[0].name = "a\u{1b}[2J".into();
+    assert_eq!(Groups::decode(&unshown.encode()), None);
     assert_eq!(Groups::decode(&vec![0; SIZE_MAX + 1]), None);
 }
 
@@ -170,15 +234,15 @@ fn they_open_to_the_owner_alone_and_their_size_tells_little() {
 fn a_drives_root_says_where_its_groups_are_and_nothing_else_passes_for_that() {
     let (owner, writer) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
     let sign = |by: &Identity, salt, writers| Genesis::sign(by, salt, vec![NodeId([3; 32])], writers);
-    let (its, mut charter) = (sign(&owner, salt(&[5; 32]), Vec::new()), example(Vec::new()).charter);
+    let (its, mut charter) = (sign(&owner, new_salt(&[5; 32]), Vec::new()), example(Vec::new()).charter);
     let found = |charter: &Charter| charter.groups(&owner.public_key(), &[5; 32]);
     assert_eq!(found(&charter), None);
     let forged = [
-        sign(&writer, salt(&[5; 32]), Vec::new()),
+        sign(&writer, new_salt(&[5; 32]), Vec::new()),
         // A space's, of the same owner: what is written there would be its root.
         sign(&owner, [7; 32], Vec::new()),
-        sign(&owner, salt(&[6; 32]), Vec::new()),
-        sign(&owner, salt(&[5; 32]), vec![writer.public_key()]),
+        sign(&owner, new_salt(&[6; 32]), Vec::new()),
+        sign(&owner, new_salt(&[5; 32]), vec![writer.public_key()]),
     ];
     for genesis in forged {
         charter.set_groups(&genesis);
