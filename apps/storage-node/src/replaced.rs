@@ -114,6 +114,8 @@ pub(crate) fn keep(
     before: Option<&Record>,
     now_seconds: u64,
 ) -> Result<(), Failure> {
+    // A home that came back from its words, or another copy of it, may have had no client yet.
+    files::private_directory(client)?;
     let lock = lock(client)?;
     let mut content = load(client, register, &lock)?;
     let goes = |hash: &[u8; 32]| {
