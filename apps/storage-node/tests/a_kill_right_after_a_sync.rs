@@ -15,7 +15,7 @@ use common::random::Random;
 use common::running::Running;
 use common::{Place, detach, fuse_is_usable, text};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// In one object with the tree's nodes, and more than an object.
 const SIZES: [usize; 2] = [9_000, 9_000_000];
 

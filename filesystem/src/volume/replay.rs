@@ -183,7 +183,7 @@ impl Volume {
             let kept = journal.keep_lacking(&mut files, lacking)?;
             tracing::error!(
                 kept = %kept.display(),
-                "the journal lost its end: the last of what was closed or synced here and not stored yet is missing, for it was cut off, or                  a file of it removed. What there is of it is put in, and kept under that name and the like"
+                "the journal lost its end: the last of what was closed or synced here and not stored yet is missing, for it was cut off, or a file of it removed. What there is of it is put in, and kept under that name and the like"
             );
             self.damaged_journal.borrow_mut().get_or_insert(kept);
         }
