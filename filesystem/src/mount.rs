@@ -7,6 +7,7 @@
 //! Not here: what is served (`operations`), and how (`fuse`).
 
 mod attach;
+mod connection;
 mod left_behind;
 
 use std::cell::Cell;
@@ -25,6 +26,7 @@ use crate::fuse::mount_table::{self, MountEntry};
 use crate::fuse::{Session, SessionError};
 use crate::operations::Operations;
 use crate::owners::{AllMine, Myself, Owners};
+pub use connection::abort;
 
 /// The type that `mount` and `df -T` show.
 const KIND: &str = "fuse.hypha";
@@ -79,6 +81,12 @@ pub enum MountError {
     /// The process that served the mountpoint is gone.
     #[error("{path} is left over from a process that died: clean it up with `fusermount3 -uz {path}` and try again", path = .0.display())]
     Stale(PathBuf),
+    /// The process that served it was killed and can't end, and we may not do what ends it.
+    #[error(
+        "{path} hangs: the process that served it was killed, and cannot end before the kernel's connection to it does; that takes \
+         root here: `umount -f {path}`", path = .0.display()
+    )]
+    Hangs(PathBuf),
     /// Somebody still uses it.
     #[error("{path} is in use: `fuser -vm {path}` tells by whom", path = .0.display())]
     Busy(PathBuf),

@@ -500,6 +500,9 @@ pub(crate) struct Umount {
     /// Taken as everywhere else; the drive is found by its mountpoint alone
     #[arg(long, value_name = "DIR", hide = true)]
     pub(crate) home: Option<PathBuf>,
+    /// Wait until this process, which started this one and serves the drive, is dead, and free what hangs then
+    #[arg(long, value_name = "PROCESS", hide = true)]
+    pub(crate) guard_of: Option<u32>,
 }
 
 /// Options of `status`.

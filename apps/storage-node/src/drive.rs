@@ -21,6 +21,7 @@ use filesystem::volume::Volume;
 use reactor::ScopedJoinHandle;
 
 use crate::errors::Failure;
+use crate::guard::Guard;
 use crate::mountpoint;
 use crate::outcome::{Note, Outcome, Undoing};
 use crate::output::say;
@@ -77,7 +78,8 @@ pub(crate) fn serve(
     };
     let mount = Mount::new(mountpoint, &options)?;
     let device = mountpoint::drive_at(mount.mountpoint()).map(|entry| entry.device).unwrap_or_default();
-    let mut note = Note::leave(mount.mountpoint(), source);
+    let mut note = Note::leave(mount.mountpoint(), source, &device);
+    let _guard = Guard::start(mount.mountpoint());
     let with_past = Rc::new(WithPast::new(volume.clone()));
     let show = |spaces: &Rc<Spaces>| WithSpaces::new(volume.clone(), with_past.clone(), spaces.clone());
     let with_spaces = spaces.as_ref().map(show);

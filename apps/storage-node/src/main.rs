@@ -23,6 +23,7 @@ mod errors;
 mod files;
 mod gc;
 mod groups;
+mod guard;
 mod history;
 mod home;
 mod identity;

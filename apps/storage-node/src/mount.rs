@@ -39,6 +39,8 @@ use crate::waits;
 /// What keeps the drive from being usable.
 pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
+    // Before its directory is taken, which a process that was killed and hangs still has.
+    mountpoint::free_of_killed(&options.drive)?;
     // A directory that was named has one drive and nothing else; in the others' place a free one is found.
     // The past needs no journal, and leaves alone what waits in others'.
     let (directory, others) = match (&options.directory, settings.clients.clone()) {

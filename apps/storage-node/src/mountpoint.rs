@@ -9,13 +9,17 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use filesystem::fuse::mount_table::{self, MountEntry};
-use filesystem::mount::MountError;
+use filesystem::mount::{self, MountError};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::errors::Failure;
+use crate::outcome::Server;
 use crate::output;
 
 /// What the table of mounts calls our drives.
@@ -29,6 +33,12 @@ pub(crate) fn is_drive(entry: &MountEntry) -> bool {
 /// Enough to know where to look.
 const HOLDERS_TOLD_MAX: usize = 3;
 
+/// How often it is looked whether the process of a drive that does not answer was killed.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A killed process whose connection was ended is gone in a millisecond.
+const GONE_LIMIT: Duration = Duration::from_secs(2);
+
 /// The drive of this program that is mounted at `path`, dead or alive.
 pub(crate) fn drive_at(path: &Path) -> Option<MountEntry> {
     mount_table::find(path).ok().flatten().filter(is_drive)
@@ -39,9 +49,57 @@ fn has_drive(path: &Path) -> bool {
 }
 
 /// Whether the drive at `path` is one that nobody serves. Asks the drive: never call it on the reactor's thread.
-pub(crate) fn is_dead(path: &Path) -> bool {
-    // Not `stat`: the kernel may answer that from its cache, long after the process has gone.
-    has_drive(path) && rustix::fs::statfs(path).err() == Some(rustix::io::Errno::NOTCONN)
+///
+/// # Errors
+/// `Failure::Drive` if its process was killed and can't end, and we may not help it.
+pub(crate) fn is_dead(path: &Path) -> Result<bool, Failure> {
+    if !has_drive(path) {
+        return Ok(false);
+    }
+    // On a thread of its own: that of a process which was killed and can't end never answers.
+    let (sender, answer) = mpsc::channel();
+    let place = path.to_owned();
+    thread::spawn(move || {
+        // Not `stat`: the kernel may answer that from its cache, long after the process has gone.
+        sender.send(rustix::fs::statfs(&place).err() == Some(Errno::NOTCONN))
+    });
+    loop {
+        free_of_killed(path)?;
+        match answer.recv_timeout(LOOK_INTERVAL) {
+            Ok(is_dead) => return Ok(is_dead),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+        }
+    }
+}
+
+/// Ends the kernel's connection to the process that served the drive at `path`, if that was killed and can't end, and says
+/// so. Touches nothing of the drive, and is sure of whose it is: the note of that process has the mount's number, which
+/// nothing else can have for as long as a thread of it is in there.
+///
+/// # Errors
+/// `Failure::Drive` if we may not.
+pub(crate) fn free_of_killed(path: &Path) -> Result<(), Failure> {
+    // Where there is no such directory yet there is no drive.
+    let Ok(path) = in_full(path) else { return Ok(()) };
+    let Some(drive) = drive_at(&path) else { return Ok(()) };
+    let user = drive.user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+    let Some(server) = Server::of(user, &path).filter(|server| server.has_served(&drive.device)) else {
+        return Ok(());
+    };
+    if !server.hangs() {
+        return Ok(());
+    }
+    mount::abort(&drive)?;
+    output::say(format_args!(
+        "{}: process {}, which served it, was killed and could not end, and what used the drive hung: the kernel's connection to it \
+         is ended now",
+        path.display(),
+        server.process()
+    ));
+    // A moment later it is gone; lest it be said twice.
+    server.has_ended_within(GONE_LIMIT);
+    Ok(())
 }
 
 /// The path as the table of mounts has it.
@@ -67,7 +125,7 @@ pub(crate) fn prepare(path: &Path) -> Result<PathBuf, Failure> {
         fs::create_dir_all(parent).map_err(|error| Failure::file(parent, error))?;
     }
     let path = in_full(path)?;
-    if is_dead(&path) {
+    if is_dead(&path)? {
         // It stays until the new drive is there: it gives programs that write there an error, and without it they would
         // write below.
         output::say(format_args!(
@@ -178,7 +236,7 @@ mod tests {
     #[test]
     fn the_root_is_no_drive() {
         assert!(!has_drive(Path::new("/")));
-        assert!(!is_dead(Path::new("/")));
+        assert!(!is_dead(Path::new("/")).unwrap());
     }
 
     #[test]

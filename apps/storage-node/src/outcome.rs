@@ -15,10 +15,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use filesystem::volume::{Cause, Ending};
 use reactor::crypto::hash;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +183,9 @@ impl Outcome {
     }
 }
 
+/// A killed process takes a few milliseconds, and the more the more memory it has.
+const DYING_LIMIT: Duration = Duration::from_millis(500);
+
 /// The note's content.
 #[derive(Debug, Serialize, Deserialize)]
 struct Word {
@@ -193,6 +199,9 @@ struct Word {
     /// Whose drive it is, as the table of mounts has it: `Network::mark`.
     #[serde(default)]
     source: String,
+    /// The kernel's number for the mount, as that table has it.
+    #[serde(default)]
+    device: String,
 }
 
 impl Kind for Word {
@@ -209,14 +218,14 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// Says that this process serves the drive at `mountpoint`. That it can't be said is no reason not to mount:
+    /// Says that this process serves the drive at `mountpoint`, a mount with the kernel's number `device`. That it can't be said is no reason not to mount:
     /// `umount` then knows nothing, and says that.
-    pub(crate) fn leave(mountpoint: &Path, source: &str) -> Note {
+    pub(crate) fn leave(mountpoint: &Path, source: &str, device: &str) -> Note {
         let file = note_file(rustix::process::geteuid().as_raw(), mountpoint);
         let process = std::process::id();
         let began = began(process).unwrap_or(0);
-        let note =
-            Note { file, word: Word { process, began, waits: None, outcome: None, source: source.into() } };
+        let (source, device) = (source.to_owned(), device.to_owned());
+        let note = Note { file, word: Word { process, began, waits: None, outcome: None, source, device } };
         note.write();
         note
     }
@@ -253,6 +262,7 @@ pub(crate) struct Server {
     user: u32,
     process: u32,
     began: u64,
+    device: String,
     /// `None` if it has ended already.
     descriptor: Option<OwnedFd>,
 }
@@ -261,7 +271,7 @@ impl Server {
     /// The process that serves the drive that `user` mounted at `mountpoint`, if it left a word.
     pub(crate) fn of(user: u32, mountpoint: &Path) -> Option<Server> {
         let file = note_file(user, mountpoint);
-        let Word { process, began: then, .. } = read(&file, user)?;
+        let Word { process, began: then, device, .. } = read(&file, user)?;
         let pid = Pid::from_raw(process.try_into().ok()?)?;
         let is_it = || {
             began(process) == Some(then)
@@ -269,7 +279,7 @@ impl Server {
         };
         // First the descriptor, then the look at what it is of: not the other way round.
         let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok().filter(|_| is_it());
-        Some(Server { file, user, process, began: then, descriptor })
+        Some(Server { file, user, process, began: then, device, descriptor })
     }
 
     /// Its number.
@@ -280,6 +290,31 @@ impl Server {
     /// To wait for its end with; `None` if it has ended.
     pub(crate) fn descriptor(&self) -> Option<&OwnedFd> {
         self.descriptor.as_ref()
+    }
+
+    /// Waits for its end, at most this long, and returns whether it has come; the descriptor becomes readable then, whether or not the
+    /// process's parent has noticed.
+    pub(crate) fn has_ended_within(&self, limit: Duration) -> bool {
+        let Some(descriptor) = &self.descriptor else { return true };
+        let limit = Timespec::try_from(limit).ok();
+        let mut descriptors = [PollFd::new(descriptor, PollFlags::IN)];
+        loop {
+            match poll(&mut descriptors, limit.as_ref()) {
+                Err(Errno::INTR) => {}
+                other => return other != Ok(0),
+            }
+        }
+    }
+
+    /// Whether it serves, or served, the mount with the kernel's number `device`.
+    pub(crate) fn has_served(&self, device: &str) -> bool {
+        self.device == device
+    }
+
+    /// Whether it is dead and can't end: its main thread is over, and another waits in the kernel. Blocks for a moment, in which one
+    /// that can end does.
+    pub(crate) fn hangs(&self) -> bool {
+        is_dead(self.process, self.began) && !self.has_ended_within(DYING_LIMIT)
     }
 
     /// How it went, once it has ended; `None` if it did not say.
@@ -315,12 +350,24 @@ fn read(file: &Path, user: u32) -> Option<Word> {
     files::load(file).ok()
 }
 
-/// When a process began, from its line in `/proc`; the name in it may contain anything.
+/// Whether the main thread of a process is over that began then. What serves drives ends with that thread.
+fn is_dead(process: u32, began: u64) -> bool {
+    stat(process).is_some_and(|(state, then)| then == began && matches!(state, 'Z' | 'X'))
+}
+
+/// When a process began.
 fn began(process: u32) -> Option<u64> {
+    stat(process).map(|(_, began)| began)
+}
+
+/// The state of a process and when it began, from its line in `/proc`; the name in it may contain anything.
+fn stat(process: u32) -> Option<(char, u64)> {
     let line = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, after_name) = line.rsplit_once(')')?;
-    // Field 22 of proc_pid_stat(5); the first after the name is field 3.
-    after_name.split_whitespace().nth(22 - 3)?.parse().ok()
+    // Fields 3 and 22 of proc_pid_stat(5); the first after the name is field 3.
+    let mut fields = after_name.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(22 - 4)?.parse().ok()?))
 }
 
 fn note_file(user: u32, mountpoint: &Path) -> PathBuf {
@@ -351,19 +398,20 @@ mod tests {
     #[test]
     fn a_note_says_who_serves_and_then_how_it_went() {
         let place = tempfile::tempdir().unwrap();
-        let mut note = Note::leave(place.path(), "hypha:1234");
+        let mut note = Note::leave(place.path(), "hypha:1234", "0:7");
         let server = Server::of(own(), place.path()).expect("there is a note");
         assert_eq!(server.process(), std::process::id());
         assert_eq!(last_drive_at(place.path()), Some("hypha:1234".into()));
         assert_eq!(last_drive_at(&place.path().join("a")), None);
-        assert!(server.descriptor().is_some());
+        assert!(server.descriptor().is_some() && !server.hangs());
+        assert!(server.has_served("0:7") && !server.has_served("0:70"));
         assert_eq!((server.outcome(), server.waits()), (None, None));
         note.waits("4.0 KiB of 1 file");
         assert_eq!((server.outcome(), server.waits()), (None, Some("4.0 KiB of 1 file".into())));
         note.ended(&Outcome::Stored);
         assert_eq!(server.outcome(), Some(Outcome::Stored));
         // A later drive at the same place says nothing about this one.
-        let mut later = Note::leave(place.path(), "hypha:1234");
+        let mut later = Note::leave(place.path(), "hypha:1234", "0:7");
         later.word.began += 1;
         later.ended(&Outcome::Stored);
         assert_eq!(server.outcome(), None);

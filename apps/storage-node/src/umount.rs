@@ -5,17 +5,15 @@
 //! that word, and 0 is the exit status only if it is "stored". Whoever interrupted an `umount`, or took the drive away by other means, says
 //! it again and waits for the same process.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use filesystem::mount::{self, MountError};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
 use crate::cli::Umount;
 use crate::errors::Failure;
+use crate::guard;
 use crate::mountpoint;
 use crate::outcome::Server;
 use crate::output::{self, say};
@@ -37,6 +35,9 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// `Failure::NotMounted`, `Failure::Drive` if it is busy, `Failure::NotFlushed`, and for a drive that is unmounted:
 /// `Failure::NotStored` or `Failure::NotKnown`.
 pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
+    if let Some(process) = options.guard_of {
+        return guard::guard(process, &options.drive);
+    }
     let path = mountpoint::in_full(&options.drive)?;
     let own = rustix::process::geteuid().as_raw();
     let Some(drive) = mountpoint::drive_at(&path) else {
@@ -51,9 +52,10 @@ pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
     // Beforehand: once it is unmounted, its process may be gone at any moment.
     let server = Server::of(drive.user.unwrap_or(own), &path);
     let spinner = progress::spinner("flushing");
-    let is_dead = mountpoint::is_dead(&path);
     let busy_until = Instant::now() + BUSY_LIMIT;
+    let mut is_dead;
     loop {
+        is_dead = mountpoint::is_dead(&path)?;
         match mount::unmount(&path, is_dead) {
             Err(MountError::Busy(_)) if Instant::now() < busy_until => {
                 thread::sleep(Duration::from_millis(50))
@@ -62,7 +64,7 @@ pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
         }
     }
     // Several may lie on top of each other.
-    while is_dead && mountpoint::is_dead(&path) {
+    while is_dead && mountpoint::is_dead(&path)? {
         mount::unmount(&path, true)?;
     }
     spinner.finish_and_clear();
@@ -99,11 +101,10 @@ fn wait_for(server: Option<Server>, path: PathBuf) -> Result<(), Failure> {
 /// Waits until the process that served a drive has ended, and passes on what it says that it waits for. Returns whether
 /// it has ended.
 fn wait_for_end(server: &Server, mut tell: impl FnMut(&str)) -> bool {
-    let Some(descriptor) = server.descriptor() else { return true };
     let deadline = Instant::now() + FLUSH_LIMIT;
     let mut told = None;
     while Instant::now() < deadline {
-        if has_ended(descriptor, LOOK_INTERVAL) {
+        if server.has_ended_within(LOOK_INTERVAL) {
             return true;
         }
         let waits = server.waits();
@@ -113,16 +114,4 @@ fn wait_for_end(server: &Server, mut tell: impl FnMut(&str)) -> bool {
         told = waits;
     }
     false
-}
-
-/// Waits for the end of a process; its descriptor becomes readable then, whether or not its parent has noticed.
-fn has_ended(process: &OwnedFd, limit: Duration) -> bool {
-    let limit = Timespec::try_from(limit).ok();
-    let mut descriptors = [PollFd::new(process, PollFlags::IN)];
-    loop {
-        match poll(&mut descriptors, limit.as_ref()) {
-            Err(Errno::INTR) => {}
-            other => return other != Ok(0),
-        }
-    }
 }

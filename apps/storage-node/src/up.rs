@@ -54,6 +54,8 @@ const ENOUGH_NODES: usize = overlay::K;
 /// What keeps the drive from being usable; what was started is stopped again.
 pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     let home = Home::locate(options.home.home.as_deref())?;
+    // Before the lock, which a process that was killed and hangs still has.
+    mountpoint::free_of_killed(&options.drive)?;
     let _lock = home.lock()?;
     let mountpoint = mountpoint::prepare(&options.drive)?;
     if home.path().starts_with(&mountpoint) {
