@@ -289,6 +289,45 @@ fn what_a_killed_process_leaves_is_told_and_cleaned() {
 }
 
 #[test]
+fn a_connection_is_ended_without_asking_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap();
+    let Some(true) = reactor::run(|| mount_or_skip(&path, &options()).map(|_| true)) else { return };
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_mounts_and_waits"])
+        .env("HYPHA_TEST_MOUNT_AND_WAIT", &path)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let cleanup = Cleanup(&path);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let entry = loop {
+        let entry = filesystem::fuse::mount_table::find(&path).unwrap();
+        if let Some(entry) = entry.filter(|_| fs::write(path.join("probe"), b"x").is_ok()) {
+            break entry;
+        }
+        assert!(Instant::now() < deadline, "the child does not mount");
+        thread::sleep(Duration::from_millis(20));
+    };
+    // It answers nothing any more, as if it hung.
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    match mount::abort(&entry) {
+        // A user where `fusectl` is not mounted.
+        Err(MountError::Hangs(at)) => assert!(!rustix::process::geteuid().is_root() && at == path),
+        ended => {
+            ended.unwrap();
+            assert_eq!(fs::read_dir(&path).unwrap_err().kind(), ErrorKind::NotConnected);
+            assert_eq!(filesystem::fuse::mount_table::find(&path).unwrap(), Some(entry), "it stays");
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(cleanup);
+    assert_eq!(filesystem::fuse::mount_table::find(&path).unwrap(), None);
+}
+
+#[test]
 fn a_wrong_mountpoint_is_told_apart() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
