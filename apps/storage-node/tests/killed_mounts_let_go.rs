@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const TRIES_MAX: usize = 12;
 
 const NOT_SEEN: &str =
-    "*** NOT SEEN: none of 12 kills left a process that hangs: this part of the story showed nothing";
+    "*** NOT SEEN: no kill left a process that hangs: this part of the story showed nothing";
 
 /// Makes, renames and removes files in the directory `argv[1]`, until the drive is gone.
 const PROGRAM_AT_WORK: &str = "
