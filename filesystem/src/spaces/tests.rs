@@ -288,6 +288,51 @@ fn a_space_shows_at_its_own_name_and_a_link_to_it_at_another_neither_shows_nor_s
     });
 }
 
+/// A drive that shows its snapshots too.
+fn with_its_past(story: &Story) -> Rc<WithSpaces> {
+    let past = Rc::new(WithPast::new(story.drive.clone()));
+    WithSpaces::new(story.drive.clone(), past, story.door.clone())
+}
+
+/// Looks a path up as the kernel does, and keeps what it leads to.
+fn look(shown: &WithSpaces, path: &str) -> Result<Attributes, Errno> {
+    let mut found = shown.attributes(ROOT)?;
+    for part in path.split('/') {
+        found = shown.lookup(found.inode, part.as_bytes())?;
+        shown.remember(found.inode);
+    }
+    Ok(found)
+}
+
+/// Once the space was open, any link to it in a snapshot of the drive showed it.
+#[test]
+fn a_space_shows_at_its_own_name_in_snapshots_too() {
+    reactor::run(|| {
+        let story = story(Ok(()));
+        story.drive.make_link("press", &story.link).unwrap();
+        story.door.volume.make_directory(ROOT, b"wages", 0o755, &CREDENTIALS).unwrap();
+        for volume in [&story.drive, &story.door.volume] {
+            volume.take_snapshot(Some("before"), SnapshotOrigin::Asked).unwrap();
+        }
+        for is_first in [true, false] {
+            let shown = with_its_past(&story);
+            let is_shut = || match look(&shown, ".snapshots/before/press") {
+                Ok(found) => found.mode == 0,
+                other => other == Err(Errno::EACCES),
+            };
+            assert!(!is_first || is_shut());
+            assert!(look(&shown, "space/wages").is_ok());
+            assert!(is_shut());
+            assert_eq!(look(&shown, ".snapshots/before/press/wages"), Err(Errno::EACCES));
+            assert!(look(&shown, ".snapshots/before/space/wages").is_ok());
+            assert!(is_shut());
+            shown.end();
+            while shown.next_invalidation().is_some() {}
+        }
+        story.end();
+    });
+}
+
 #[test]
 fn an_end_that_is_given_up_waits_for_no_opening() {
     reactor::run(|| {

@@ -2,7 +2,8 @@
 //!
 //! `snapshot` takes one of the drive and of each space under the same name, and whoever looks into `.snapshots/NAME`, or copies it, expects
 //! what was there. It is the same as the space shows in its own `.snapshots`, by other numbers: a directory that the kernel knows by one
-//! number has one place. Where the space has no such snapshot, its name is there and everything in it is `ENODATA`.
+//! number has one place. Where the space has no such snapshot, its name is there and everything in it is `ENODATA`. At another name than it has now it
+//! is refused (`EACCES`), as in the drive.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -43,10 +44,8 @@ impl WithSpaces {
         let Some(past) = self.past.as_ref().filter(|_| PAST.has(parent)) else { return Ok(None) };
         let Some((link, snapshot)) = past.link_then(parent, name)? else { return Ok(None) };
         let Some(link) = SpaceLink::decode(&link, &self.opener.owner()) else { return Ok(None) };
-        // Where it is called otherwise by now it is the same.
-        let is_it = |known: &&Rc<Space>| known.link.register() == link.register() && known.opened().is_some();
-        let opened = self.spaces.borrow().values().find(is_it).cloned();
-        let space = opened.map_or_else(|| self.space(link, Inode::ROOT, name), Ok)?;
+        // As live: whoever writes the drive can have had a link at any name when the snapshot was taken.
+        let space = self.space(link, Inode::ROOT, name)?;
         let number = WithSpaces::number_then(&space, &snapshot);
         let mut thens = self.thens.borrow_mut();
         match thens.get(&number) {
