@@ -22,12 +22,13 @@ use bytes::Bytes;
 use reactor::cell::RefCell;
 
 use crate::errno::Errno;
+use crate::format::SnapshotRecord;
 use crate::numbers::{Node, Numbers, PAST};
 use crate::operations::{
     AllocateMode, Attributes, Credentials, DirectoryEntry, FileKind, Inode, Invalidation, Operations,
     ReadBytes, RenameFlags, SetAttributes, Sharing, Statistics, Time, Whence, XattrMode,
 };
-use crate::volume::{SnapshotError, Volume};
+use crate::volume::{Snapshot, SnapshotError, Volume};
 
 /// The directory that holds the snapshots.
 pub(crate) const DIRECTORY: Inode = PAST.first();
@@ -91,15 +92,33 @@ impl WithPast {
         Ok((node, self.view(node.tree)?))
     }
 
-    /// The link to another volume that `name` in a directory of a snapshot is, and what that snapshot is called.
-    pub(crate) fn link_then(&self, parent: Inode, name: &[u8]) -> Result<Option<(Bytes, String)>, Errno> {
+    /// The link to another volume that `name` in a directory of a snapshot is, and that snapshot.
+    pub(crate) fn link_then(&self, parent: Inode, name: &[u8]) -> Result<Option<(Bytes, Snapshot)>, Errno> {
         if parent == DIRECTORY || !PAST.has(parent) {
             return Ok(None);
         }
         let (node, view) = self.find(parent)?;
         let Some(link) = view.link_at(node.inode, name)? else { return Ok(None) };
         let snapshot = self.volume.snapshot(node.tree)?.ok_or(Errno::ESTALE)?;
-        Ok(Some((link, snapshot.record.name)))
+        Ok(Some((link, snapshot)))
+    }
+
+    /// The top of the snapshot that was taken along with the drive's `of_drive`, as this shows it.
+    ///
+    /// # Errors
+    /// `ENODATA` if there is none, `EHOSTUNREACH` if that is not known.
+    pub(crate) fn along_with(&self, of_drive: &SnapshotRecord) -> Result<Attributes, Errno> {
+        let found = match self.volume.snapshot_named(&of_drive.name) {
+            Ok(found) => found,
+            Err(SnapshotError::Volume(errno)) => return Err(errno),
+            Err(SnapshotError::Unreachable) => return Err(Errno::EHOSTUNREACH),
+            Err(_) => return Err(Errno::ENODATA),
+        };
+        if !found.record.is_along_with(of_drive) {
+            return Err(Errno::ENODATA);
+        }
+        let root = self.view(found.id)?.attributes(Inode::ROOT)?;
+        Ok(self.show(found.id, root))
     }
 
     /// Shows the kernel something of a snapshot.

@@ -16,6 +16,10 @@ pub const SNAPSHOT_NAME_SIZE_MAX: usize = 100;
 /// Bytes of an author's name that are kept.
 const AUTHOR_SIZE_MAX: usize = 64;
 
+/// How long after the drive's a command may come to its last space: each is opened for it, and nodes may be slow. What comes later, as it
+/// was cut short and said again, is of another time.
+const ALONG_SECONDS: i64 = 60 * 60;
+
 /// What people call the volume as it is, where a snapshot's name may stand: no snapshot is called so.
 pub const NOW: &str = "now";
 
@@ -65,6 +69,17 @@ pub fn check_snapshot_name(name: &str) -> Result<(), &'static str> {
 }
 
 impl SnapshotRecord {
+    /// Whether this one of a space was taken along with `of_drive`, the drive's of the same name. A name alone does not say that: anybody may
+    /// have given it to one of the space's for another reason. Those of policies are named by their hour, day, week or month.
+    pub fn is_along_with(&self, of_drive: &SnapshotRecord) -> bool {
+        if (self.origin, of_drive.origin) == (SnapshotOrigin::Policy, SnapshotOrigin::Policy) {
+            return true;
+        }
+        // The drive's comes first.
+        let latest = of_drive.taken.seconds.saturating_add(ALONG_SECONDS);
+        self.taken >= of_drive.taken && self.taken.seconds <= latest
+    }
+
     /// Writes the record.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
@@ -156,6 +171,17 @@ mod tests {
             bytes.extend_from_slice(tail);
             assert_eq!(SnapshotRecord::decode(&bytes), Some(example()));
         }
+    }
+
+    #[test]
+    fn a_name_alone_makes_two_snapshots_none_of_one_time() {
+        let at =
+            |seconds, origin| SnapshotRecord { taken: Time { seconds, nanoseconds: 0 }, origin, ..example() };
+        let (asked, policy) = (SnapshotOrigin::Asked, SnapshotOrigin::Policy);
+        let is_along = |seconds, origin, of_drive| at(seconds, origin).is_along_with(&at(10_000, of_drive));
+        assert!(is_along(10_000, asked, asked) && is_along(10_000 + ALONG_SECONDS, asked, asked));
+        assert!(!is_along(9_999, asked, asked) && !is_along(10_001 + ALONG_SECONDS, asked, asked));
+        assert!(is_along(9_000, policy, policy) && !is_along(9_000, policy, asked));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use reactor::sync::Signal;
 use super::*;
 use crate::VolumeKeys;
 use crate::format::SnapshotOrigin;
-use crate::operations::{Credentials, FileKind, Invalidation, RenameFlags};
+use crate::operations::{Credentials, FileKind, Invalidation, RenameFlags, Time};
 use crate::volume::Options;
 
 const ROOT: Inode = Inode::ROOT;
@@ -329,6 +329,30 @@ fn a_space_shows_at_its_own_name_in_snapshots_too() {
             shown.end();
             while shown.next_invalidation().is_some() {}
         }
+        story.end();
+    });
+}
+
+/// Of the same name was enough: what was copied out of the drive's snapshot of Friday had the space as of Monday.
+#[test]
+fn a_snapshot_of_the_drive_shows_no_space_as_of_another_time() {
+    reactor::run(|| {
+        let story = story(Ok(()));
+        let shown = with_its_past(&story);
+        story.door.volume.make_directory(ROOT, b"monday", 0o755, &CREDENTIALS).unwrap();
+        let monday = story.door.volume.take_snapshot(Some("before"), SnapshotOrigin::Asked).unwrap();
+        while Time::now() <= monday.record.taken {
+            reactor::sleep(Duration::from_millis(1));
+        }
+        story.drive.take_snapshot(Some("before"), SnapshotOrigin::Asked).unwrap();
+        let path = ".snapshots/before/space";
+        assert_eq!(look(&shown, path), Err(Errno::ENODATA));
+        assert!(look(&shown, "space/.snapshots/before/monday").is_ok());
+        story.door.volume.delete_snapshot("before").unwrap();
+        story.door.volume.take_snapshot(Some("before"), SnapshotOrigin::Asked).unwrap();
+        assert!(look(&shown, &format!("{path}/monday")).is_ok());
+        shown.end();
+        while shown.next_invalidation().is_some() {}
         story.end();
     });
 }

@@ -1,9 +1,9 @@
-//! What a space was, where a snapshot of the drive has its name: the space's own snapshot of that name, if it has one.
+//! What a space was, where a snapshot of the drive has its name: the space's own snapshot that was taken along with it, if it has one.
 //!
 //! `snapshot` takes one of the drive and of each space under the same name, and whoever looks into `.snapshots/NAME`, or copies it, expects
-//! what was there. It is the same as the space shows in its own `.snapshots`, by other numbers: a directory that the kernel knows by one
-//! number has one place. Where the space has no such snapshot, its name is there and everything in it is `ENODATA`. At another name than it has now it
-//! is refused (`EACCES`), as in the drive.
+//! what was there: so one of that name that was taken at another time is none (`SnapshotRecord::is_along_with`). It is the same as the space
+//! shows in its own `.snapshots`, by other numbers: a directory that the kernel knows by one number has one place. Where the space has no
+//! such snapshot, its name is there and everything in it is `ENODATA`. At another name than it has now it is refused (`EACCES`), as in the drive.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,18 +13,17 @@ use super::table::Space;
 use crate::access::SpaceLink;
 use crate::errno::Errno;
 use crate::numbers::PAST;
-use crate::operations::{Attributes, FileKind, Inode, Operations};
+use crate::operations::{Attributes, Inode};
+use crate::volume::Snapshot;
 
-/// A name of the directory that shows a volume's snapshots.
-const SNAPSHOTS: &[u8] = b".snapshots";
 /// As many of these as are remembered: two spaces in each of a year's daily snapshots. What is looked up anew is found anew.
 const COUNT_MAX: usize = 1024;
 
 /// A space in a snapshot of the drive.
 pub(super) struct Then {
     pub(super) space: Rc<Space>,
-    /// The snapshot's name.
-    snapshot: String,
+    /// The drive's.
+    snapshot: Snapshot,
     /// The directory of the drive's snapshot that it was found in.
     pub(super) above: Cell<Inode>,
     /// Its top, by the number that the space has for it.
@@ -33,8 +32,8 @@ pub(super) struct Then {
 
 impl WithSpaces {
     /// By which tree's number a space in the past is known: the same on each machine.
-    fn number_then(space: &Space, snapshot: &str) -> u64 {
-        let hash = blake3::keyed_hash(&space.link.register().0, snapshot.as_bytes());
+    fn number_then(space: &Space, snapshot: &Snapshot) -> u64 {
+        let hash = blake3::keyed_hash(&space.link.register().0, &snapshot.id.to_le_bytes());
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ space.number
     }
@@ -49,7 +48,7 @@ impl WithSpaces {
         let number = WithSpaces::number_then(&space, &snapshot);
         let mut thens = self.thens.borrow_mut();
         match thens.get(&number) {
-            Some(then) if then.space.number == space.number && then.snapshot == snapshot => {
+            Some(then) if then.space.number == space.number && then.snapshot.id == snapshot.id => {
                 then.above.set(parent);
             }
             // Two of which the numbers are alike: nobody makes them by accident.
@@ -69,16 +68,10 @@ impl WithSpaces {
     ///
     /// # Errors
     ///
-    /// `ENODATA` if it has no snapshot of that name; why it can't be opened.
+    /// `ENODATA` if it has no snapshot that was taken along with the drive's; why it can't be opened.
     pub(super) fn show_then(&self, tree: u64) -> Result<Attributes, Errno> {
         let then = self.thens.borrow().get(&tree).cloned().ok_or(Errno::ESTALE)?;
-        let volume = self.volume_of(&then.space)?;
-        let missing = |errno| if errno == Errno::ENOENT { Errno::ENODATA } else { errno };
-        let snapshots = volume.lookup(Inode::ROOT, SNAPSHOTS).map_err(missing)?;
-        let top = volume.lookup(snapshots.inode, then.snapshot.as_bytes()).map_err(missing)?;
-        if top.kind != FileKind::Directory {
-            return Err(Errno::ENODATA);
-        }
+        let top = self.volume_of(&then.space)?.along_with(&then.snapshot.record)?;
         then.top.set(Some(top.inode));
         Ok(self.show(tree, top))
     }
