@@ -8,7 +8,7 @@
 //! Not here: how a list spreads (`overlay::revocation`).
 
 use bytes::Bytes;
-use filesystem::format::printable_path;
+use filesystem::format::Shown;
 use overlay::message::{Revoke, Revoked};
 use overlay::{Contact, Node, Overlay, Revocations};
 use reactor::crypto::PublicKey;
@@ -240,9 +240,9 @@ fn put_off_the_drive(
     let was_on = Roll::read(home).map(|roll| spaces_of(&roll, member)).unwrap_or_default();
     let of_spaces = space_lists::settle(&sharer, list, space_lists::PATIENCE).and_then(|unsettled| {
         let is_left = |path: &String| unsettled.iter().any(|space| space.path() == path.as_str());
-        let off: Vec<&str> = was_on.iter().filter(|path| !is_left(path)).map(String::as_str).collect();
+        let off = off_in_words(&was_on, is_left);
         if !off.is_empty() {
-            say(format_args!("it is taken off the spaces that it was on: {}", off.join(", ")));
+            say(format_args!("as far as this home knows, it is taken off the spaces that it was on: {off}"));
         }
         tell_of_spaces(&unsettled, subject, member)
     });
@@ -260,7 +260,13 @@ fn spaces_of(roll: &Roll, member: &LetIn) -> Vec<String> {
         space.people.iter().chain(&space.listed.people).any(|allowed| allowed.key == member.key)
     };
     let spaces = roll.spaces.iter().filter(|space| !space.is_given_up).filter(has);
-    spaces.map(|space| printable_path(&space.path)).collect()
+    spaces.map(|space| space.path.clone()).collect()
+}
+
+/// Those that are not left, as people see them: what is left is told by the very path, which may have signs that are not shown.
+fn off_in_words(was_on: &[String], is_left: impl Fn(&String) -> bool) -> String {
+    let off = was_on.iter().filter(|path| !is_left(path)).map(|path| Shown::of(path).to_string());
+    off.collect::<Vec<_>>().join(", ")
 }
 
 /// Says for which spaces it is not known that somebody who was removed is off.
@@ -352,4 +358,18 @@ pub(crate) fn on_each<T>(
         let asked: Vec<_> = nodes.iter().map(|node| scope.spawn(move || ask(overlay, node))).collect();
         asked.into_iter().map(|asking| asking.join().ok()).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left was compared as it is, and this as it is shown: so somebody was said to be off where he was not.
+    #[test]
+    fn nobody_is_said_to_be_off_a_space_that_is_left_whatever_it_is_called() {
+        let was_on = ["Müller & Söhne", "tax (2026)", "band"].map(String::from);
+        let is_left = |path: &String| path == "Müller & Söhne";
+        assert_eq!(off_in_words(&was_on, is_left), "tax (2026), band");
+        assert_eq!(off_in_words(&was_on[..1], is_left), "");
+    }
 }
