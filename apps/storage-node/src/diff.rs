@@ -2,9 +2,10 @@
 
 use data_encoding::HEXLOWER;
 use filesystem::Errno;
+use filesystem::calendar::Civil;
 use filesystem::format::Shown;
 use filesystem::operations::FileKind;
-use filesystem::volume::{PathChange, PathState, Volume};
+use filesystem::volume::{PathChange, PathState, Snapshot, Volume};
 use serde::Serialize;
 
 use crate::at;
@@ -91,24 +92,32 @@ pub(crate) fn diff(options: &Diff) -> Result<(), Failure> {
         let errno = |errno: Errno| Failure::Value { name: Shown::of(path), reason: errno.to_string() };
         match volume.link_on_the_way(path).map_err(errno)? {
             Some(_) => Ok(None),
-            None => changes(volume, options, b"", path).map(Some),
+            None => {
+                let moments = moments(volume, options)?;
+                Ok(Some((changes(volume, &moments, b"", path)?, moments)))
+            }
         }
     };
-    let each = |drive: &Option<Vec<PathChange>>, space: &str, volume: Result<&Volume, Failure>| {
-        if drive.is_none() || !is_wanted(space.as_bytes()) {
-            return;
-        }
+    let each = |drive: &Option<(Vec<PathChange>, Moments)>, space: &str, volume: Result<&Volume, Failure>| {
+        let Some((_, of_drive)) = drive.as_ref().filter(|_| is_wanted(space.as_bytes())) else { return };
         let above = [space.as_bytes(), b"/"].concat();
-        match volume.and_then(|volume| changes(volume, options, &above, b"")) {
+        let compared = volume.and_then(|volume| {
+            let moments = moments(volume, options)?;
+            for (of_drive, of_space) in of_drive.iter().zip(&moments) {
+                check_time(of_drive.as_ref(), of_space.as_ref(), [&options.before, &options.after])?;
+            }
+            changes(volume, &moments, &above, b"")
+        });
+        match compared {
             Ok(changes) => of_spaces.extend(changes),
             Err(failure) => left_out.push((space.to_owned(), failure.to_string())),
         }
     };
     let of_drive = with_spaces_too(&options.client, None, Need::Read, of_drive, each)?;
     let mut changes = match of_drive {
-        Some(changes) => changes,
+        Some((changes, _)) => changes,
         None => with_place_or_all(&options.client, path, Need::Read, |volume, above, within| {
-            changes(volume, options, above, within)
+            changes(volume, &moments(volume, options)?, above, within)
         })?,
     };
     changes.extend(of_spaces);
@@ -128,9 +137,41 @@ pub(crate) fn diff(options: &Diff) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Before and after, as the volume has them: `None` is now.
+type Moments = [Option<Snapshot>; 2];
+
+fn moments(volume: &Volume, options: &Diff) -> Result<Moments, Failure> {
+    Ok([at::moment(volume, &options.before)?, at::moment(volume, &options.after)?])
+}
+
+/// Refuses a space's snapshot that was asked for by name, and is not of the time that the drive's of that name is of.
+fn check_time(
+    of_drive: Option<&Snapshot>,
+    of_space: Option<&Snapshot>,
+    asked: [&String; 2],
+) -> Result<(), Failure> {
+    let (Some(of_drive), Some(of_space)) = (of_drive, of_space) else { return Ok(()) };
+    let is_by_name = asked.contains(&&of_space.record.name) && of_space.record.name == of_drive.record.name;
+    if !is_by_name || of_space.record.is_along_with(&of_drive.record) {
+        return Ok(());
+    }
+    Err(Failure::Space {
+        reason: format!(
+            "its snapshot {} was not taken with the drive's of that name, but at {} (UTC)",
+            Shown::of(&of_space.record.name),
+            Civil::of(of_space.record.taken.seconds)
+        ),
+        advice: "`diff` of the space alone compares its own",
+    })
+}
+
 /// What differs in one volume, to which `above` leads; that something in it has the name `within` is made sure of.
-fn changes(volume: &Volume, options: &Diff, above: &[u8], within: &[u8]) -> Result<Vec<PathChange>, Failure> {
-    let (before, after) = (at::moment(volume, &options.before)?, at::moment(volume, &options.after)?);
+fn changes(
+    volume: &Volume,
+    [before, after]: &Moments,
+    above: &[u8],
+    within: &[u8],
+) -> Result<Vec<PathChange>, Failure> {
     if !within.is_empty() {
         let is_there = volume.state_of(within, before.as_ref())?.is_some()
             || volume.state_of(within, after.as_ref())?.is_some();
