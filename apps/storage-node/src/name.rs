@@ -9,6 +9,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc;
@@ -156,18 +157,25 @@ pub(crate) fn within(text: &OsStr, network: &Network) -> Result<Vec<u8>, Failure
     match mount.filter(is_through_the_mount) {
         Some(mount) if mount.source == OsStr::new(&network.mark()) => {
             let first = Path::new(text).components().next();
-            if !is_said_in_full && first.is_some_and(|first| is_there(mount.mountpoint.join(first))) {
-                return Err(bad(
+            let there =
+                first.filter(|_| !is_said_in_full).map(|first| is_there(mount.mountpoint.join(first)));
+            match there {
+                Some(Some(true)) => Err(bad(
                     "it may be through the place where the drive is mounted, or begin in the drive, which has that name too: say ./PATH for \
                      the former, and /PATH for the latter",
-                ));
+                )),
+                Some(None) => Err(bad(
+                    "it may be through the place where the drive is mounted, or begin in the drive, which does not answer whether it has \
+                     that name too: say ./PATH for the former, and /PATH for the latter",
+                )),
+                Some(Some(false)) | None => rest_of(&mount.mountpoint),
             }
-            rest_of(&mount.mountpoint)
         }
         Some(_) => Err(bad("it lies in a drive of another network: say whose with --home")),
         None => {
             let last = whole.ancestors().find(|place| outcome::last_drive_at(place) == Some(network.mark()));
-            match last.filter(|place| !directory.starts_with(place)) {
+            // As above, of the place where it was.
+            match last.filter(|place| is_said_in_full || !directory.starts_with(place)) {
                 Some(mountpoint) if is_said_in_full => rest_of(mountpoint),
                 // Through a mount that is there it would be that; without one it is what it says.
                 Some(mountpoint) => {
@@ -182,17 +190,36 @@ pub(crate) fn within(text: &OsStr, network: &Network) -> Result<Vec<u8>, Failure
                 None if is_from_here => Err(bad(
                     "it lies in no mounted drive: say the path within the drive, as `ls` shows it there",
                 )),
-                None => check(text.as_bytes()).map_err(bad),
+                None => {
+                    if is_of_this_machine(Path::new(text)) {
+                        output::warn(format_args!(
+                            "{} is looked for as a path from the drive's top, since no drive is mounted on the way there, as far as is known",
+                            shown_of(text)
+                        ));
+                    }
+                    check(text.as_bytes()).map_err(bad)
+                }
             }
         }
     }
 }
 
-/// Whether there is something; not waited for where that is not known soon.
-fn is_there(path: PathBuf) -> bool {
+/// Whether a path in full may be meant as one of this machine: what it is in is a directory here, other than the root, which begins all
+/// paths of drives as well.
+fn is_of_this_machine(path: &Path) -> bool {
+    let above = path.parent().filter(|above| path.is_absolute() && above.parent().is_some());
+    above.is_some_and(|above| is_there(above.join(".")) != Some(false))
+}
+
+/// Whether there is something; `None` if that is not known soon.
+fn is_there(path: PathBuf) -> Option<bool> {
     let (sender, answer) = mpsc::channel();
-    thread::spawn(move || sender.send(fs::symlink_metadata(path).is_ok()));
-    answer.recv_timeout(ASKED_FOR).unwrap_or(false)
+    thread::spawn(move || sender.send(fs::symlink_metadata(path).map_err(|error| error.kind())));
+    match answer.recv_timeout(ASKED_FOR).ok()? {
+        Ok(_) => Some(true),
+        Err(ErrorKind::NotFound | ErrorKind::NotADirectory) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// Follows the symbolic links on the way to a drive, and asks nothing of what lies in one.
@@ -293,6 +320,19 @@ mod tests {
         );
         assert_eq!((below.whole().as_str(), below.shown().as_str()), ("band/c\\n\\xe9", "c\\n\\xe9"));
         assert_eq!(Name::below(b"band/", b""), None);
+    }
+
+    #[test]
+    fn only_what_is_surely_not_there_is_not_there() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink("round", at("round")).unwrap();
+        let said = ["file", "none", "file/x", "round/x"].map(|name| is_there(at(name)));
+        assert_eq!(said, [Some(true), Some(false), Some(false), None]);
+        let is_here = |name: &str| is_of_this_machine(&at(name));
+        assert!(is_here("new") && !is_here("none/new") && !is_here("file/new"));
+        assert!(!is_of_this_machine(Path::new("/notes")) && !is_of_this_machine(Path::new("notes/today")));
     }
 
     #[test]
