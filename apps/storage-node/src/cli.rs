@@ -151,7 +151,7 @@ pub(crate) enum Command {
     History(History),
     /// Bring a file or a directory back as a snapshot has it; what is there is kept beside it
     Restore(Restore),
-    /// Bring back what was removed, as it was last: from a snapshot, or from what the nodes keep of the past
+    /// Bring back what was removed, from the newest snapshot or state of the past that has it
     Undelete(Undelete),
     /// Show for how long the nodes keep what is deleted, whoever deletes it, or set it
     Retention(Retention),

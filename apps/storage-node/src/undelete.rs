@@ -140,21 +140,28 @@ fn look(
         Ok(Some(view)) => Some((state, view)),
         Ok(None) => None,
         Err(reason) => {
-            unread.push(format!("{}: {reason}", state.in_words()));
+            unread.push((state, reason));
             None
         }
     });
     spinner.finish_and_clear();
-    for state in &unread {
-        output::warn(format_args!("not looked at: {state}"));
+    if let Some(words) = unread_in_words(&unread) {
+        output::warn(words);
     }
     let Some((state, view)) = found else {
+        if unread.iter().any(|(_, reason)| *reason == Unread::InASpace) {
+            return Err(was_a_space(name));
+        }
         return Err(not_known.unwrap_or_else(|| nowhere(name, &what, &states, unread.len())));
     };
     if let Some(failure) = not_known {
         output::warn(format_args!(
             "{failure}: only snapshots were looked at, and there may be something newer"
         ));
+    }
+    let versions: Vec<u64> = states.iter().map(State::version).collect();
+    if let Some(words) = not_kept(state.version(), &versions) {
+        output::warn(words);
     }
     let (state, view) =
         same_in_a_snapshot(volume, &states, name, view.as_deref()).map_or((state, view), |same| (same, None));
@@ -177,7 +184,7 @@ fn look(
     spinner.finish_and_clear();
     let Undeleted { path, file_count, size_bytes, left_out } = undeleted?;
     say(format_args!(
-        "{} is there as it was last: from {} ({}, {})",
+        "{} is there again: from {} ({}, {})",
         Shown::of([name.above(), &path].concat()),
         state.in_words(),
         only_files_in_words(file_count),
@@ -213,33 +220,92 @@ fn same_in_a_snapshot<'a, 'b>(
     })
 }
 
+/// Why it is not known whether a state has it.
+#[derive(Debug, PartialEq, Eq)]
+enum Unread {
+    /// It was a space, or in one.
+    InASpace,
+    Failed(String),
+}
+
+impl Unread {
+    fn of(error: impl ToString) -> Unread {
+        Unread::Failed(error.to_string())
+    }
+}
+
+/// That states could not be looked at, in one line: a drive that somebody joined yesterday has a thousand that are not his to read.
+fn unread_in_words(unread: &[(&State<'_>, Unread)]) -> Option<String> {
+    let failed = |(state, reason): &(&State<'_>, Unread)| match reason {
+        Unread::InASpace => None,
+        Unread::Failed(reason) => Some((state.in_words(), reason.clone())),
+    };
+    // The newest comes first.
+    let mut failed = unread.iter().filter_map(failed);
+    let (state, reason) = failed.next()?;
+    Some(match failed.count() {
+        0 => format!("not looked at, so that there may be something newer: {state}: {reason}"),
+        others => format!(
+            "not looked at, so that there may be something newer: {} states, the newest of them {state}: {reason}",
+            others + 1
+        ),
+    })
+}
+
+fn was_a_space(name: &Name) -> Failure {
+    Failure::NothingToRestore {
+        reason: format!(
+            "{:?} was a space, or in one that is no more, and what that had is not in the drive's own past",
+            name.whole()
+        ),
+        advice: "`past DIR` lists what nodes keep of a space, and `rollback DIR` brings back one that was removed",
+    }
+}
+
+/// That what was brought back may have been changed before it was removed: of one `version` to the next that is there, those between are not
+/// kept. Nodes keep the last of each thousandth of the retention.
+fn not_kept(version: u64, versions: &[u64]) -> Option<String> {
+    let next = versions.iter().filter(|other| **other > version).min()?;
+    let (first, last) = (version + 1, next - 1);
+    let which = match last.checked_sub(first)? {
+        0 => format!("version {first}"),
+        _ => format!("versions {first} to {last}"),
+    };
+    Some(format!(
+        "that is the newest that is kept, of version {version}, and may not be what it was last: of {which}, which came then, nobody keeps what \
+         they were"
+    ))
+}
+
 /// The state's tree if it has what is called so; of a snapshot none is needed.
 fn has(
     target: &Target,
     volume: &Volume,
     state: &State<'_>,
     name: &Name,
-) -> Result<Option<Option<Rc<Volume>>>, String> {
+) -> Result<Option<Option<Rc<Volume>>>, Unread> {
     let (payload, version) = match state {
         State::Snapshot(snapshot) => {
-            let found = volume.state_of(name.path(), Some(snapshot)).map_err(|error| error.to_string())?;
+            let found = volume.state_of(name.path(), Some(snapshot)).map_err(Unread::of)?;
             return Ok(found.map(|_| None));
         }
         State::Kept(value) => {
             let record = target.store.read_past(&target.keys.register, value);
-            let record = record.map_err(|error| error.to_string())?;
+            let record = record.map_err(Unread::of)?;
             (record.payload, record.version)
         }
         State::Replaced(root) => (root.payload.0.clone().into(), root.version),
     };
-    let root = open_root(&payload, version, &target.keys.secret).map_err(|error| error.to_string())?;
+    let root = open_root(&payload, version, &target.keys.secret).map_err(Unread::of)?;
     let store = Rc::new(target.store.clone());
     let view = Volume::as_of(store, target.keys.clone(), &Options::default(), &root);
-    let view = view.map_err(|errno| errno.to_string())?;
+    let view = view.map_err(Unread::of)?;
     match copying::find(&*view, name.path()) {
         Ok(_) => Ok(Some(Some(view))),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-        Err(errno) => Err(errno.to_string()),
+        // Of what is in a space the drive knows nothing.
+        Err(Errno::EOPNOTSUPP) => Err(Unread::InASpace),
+        Err(errno) => Err(Unread::of(errno)),
     }
 }
 
@@ -261,5 +327,18 @@ fn nowhere(name: &Name, what: &str, states: &[State<'_>], unread: usize) -> Fail
             oldest.unwrap_or_default()
         ),
         advice: "names are paths within the drive, and upper case matters; `past` and `snapshots` list what there is",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_changed_since_is_not_said_to_be_the_last() {
+        assert_eq!(not_kept(4, &[2, 4, 5, 9]), None);
+        assert_eq!(not_kept(9, &[2, 4, 5, 9]), None, "nothing came after it");
+        assert!(not_kept(2, &[2, 4, 5, 9]).unwrap().contains("of version 3, which came then"));
+        assert!(not_kept(5, &[2, 4, 5, 5, 9]).unwrap().contains("of versions 6 to 8, which"));
     }
 }

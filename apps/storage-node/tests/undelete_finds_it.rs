@@ -1,4 +1,5 @@
-//! What was removed comes back by one command, whether somebody had taken a snapshot of it or not: as it was last.
+//! What was removed comes back by one command, whether somebody had taken a snapshot of it or not, and it is said what
+//! may be missing.
 //!
 //! Before, whoever had no snapshot had to know of `past`, and could only have the whole drive go back.
 
@@ -34,8 +35,8 @@ fn is_past(drive: &Path) {
 }
 
 #[test]
-fn what_was_removed_comes_back_as_it_was_last() {
-    if !fuse_is_usable("what_was_removed_comes_back_as_it_was_last") {
+fn what_was_removed_comes_back_from_the_newest_state_that_has_it() {
+    if !fuse_is_usable("what_was_removed_comes_back_from_the_newest_state_that_has_it") {
         return;
     }
     let place = Place::new("undelete");
@@ -74,7 +75,7 @@ fn what_was_removed_comes_back_as_it_was_last() {
 
     // Newer than the snapshot's, since nodes keep it: and it is said where it is from.
     let words = said(&home, &["undelete", text(&at("letter"))]);
-    assert!(words.contains("letter is there as it was last: from the state "), "{words}");
+    assert!(words.contains("letter is there again: from the state "), "{words}");
     eventually("it is there", SOON, || fs::read_to_string(at("letter")).is_ok_and(|read| read == "second"));
     let words = refusal(&home, &["undelete", "letter"]);
     assert!(words.contains("\"letter\" is there, and was not removed"), "{words}");
@@ -94,7 +95,7 @@ fn what_was_removed_comes_back_as_it_was_last() {
 
     // In a space from the space's own past, and beside.
     let words = said(&home, &["undelete", text(&at("band/song")), "--to", text(&at("band/of then"))]);
-    assert!(words.contains("band/of then is there as it was last"), "{words}");
+    assert!(words.contains("band/of then is there again"), "{words}");
     eventually("it is there", SOON, || {
         fs::read_to_string(at("band/of then")).is_ok_and(|read| read == "la la")
     });
@@ -107,7 +108,28 @@ fn what_was_removed_comes_back_as_it_was_last() {
     fs::remove_file(at("letter")).unwrap();
     File::open(&drive).unwrap().sync_all().unwrap();
     let words = said(&home, &["undelete", "letter", "--to", "again"]);
-    assert!(words.contains("again is there as it was last: from the snapshot late, taken 20"), "{words}");
+    assert!(words.contains("again is there again: from the snapshot late, taken 20"), "{words}");
+
+    // Saved, saved again and removed at once: nodes keep none of these states but the last, and it is not said to be the last.
+    for content in ["third", "fourth"] {
+        fs::write(at("letter"), content).unwrap();
+        File::open(at("letter")).unwrap().sync_all().unwrap();
+    }
+    fs::remove_file(at("letter")).unwrap();
+    File::open(&drive).unwrap().sync_all().unwrap();
+    let words = said(&home, &["undelete", "letter", "--to", "perhaps"]);
+    assert!(!words.contains("as it was last"), "{words}");
+    let read = storage_node(&["get", "perhaps", "--home", text(&home)]).stdout;
+    assert!(read == b"fourth" || words.contains("may not be what it was last: of version"), "{words}");
+
+    // What was a space is not in the drive's past.
+    printed(&home, &["unshare", "--remove", "--with-content", "band"]);
+    let words = refusal(&home, &["undelete", "band/song"]);
+    assert!(
+        words.contains("\"band/song\" was a space, or in one that is no more")
+            && words.contains("rollback DIR"),
+        "{words}"
+    );
 
     let words = refusal(&home, &["undelete", "never"]);
     assert!(words.contains("nothing has \"never\": of the drive there are 2 snapshots, and "), "{words}");

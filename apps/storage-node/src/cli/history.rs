@@ -169,7 +169,8 @@ Examples:
   storage-node undelete ./drive/photos --to photos-of-then
 
 It looks for the newest state of the drive, or of the space that the path lies in, that has it: among the snapshots, and among what the
-nodes have kept of the past within the retention, whether somebody took a snapshot or not. It says which state that is, and of when.
+nodes have kept of the past within the retention, whether somebody took a snapshot or not. It says which state that is, and of when:
+nodes keep the last of each thousandth of the retention, ten minutes of a week, and what came between is not had.
 From a snapshot it comes as `restore` brings it; from the past its content is copied, and it is there under its name once all of it is.
 A space that was removed whole comes back by `rollback DIR`.";
 

@@ -2,7 +2,7 @@
 //! links and holes.
 //!
 //! It has no name until it is whole: a file is linked then, and a directory, which has to have one, is renamed. What a copy that was cut
-//! short leaves of a directory says so in its name.
+//! short leaves of a directory says so in its name, which is one that nothing else has: it stands in no later one's way.
 
 use std::collections::HashMap;
 
@@ -19,8 +19,8 @@ use crate::errors::Failure;
 const PIECE_SIZE_BYTES: u32 = 1 << 20;
 /// As many names as a directory is listed by at once.
 const LISTED_MAX: usize = 512;
-/// What a directory is called before it is whole.
-const UNFINISHED: &[u8] = b" (undelete not finished)";
+/// As many names are tried for a directory that is not whole.
+const UNFINISHED_MAX: u32 = 1000;
 
 /// What was copied.
 #[derive(Debug, Default)]
@@ -80,9 +80,26 @@ pub(super) fn copy(
     }
     let mut copying = Copying { from, to, links: HashMap::new(), copied: Copied::default() };
     let found = find(from, path).map_err(failed(path))?;
-    copying.top(&found, directory, last, place).map_err(failed(place))?;
+    match found.kind {
+        FileKind::Directory => copying.directory_at(&found, directory, last, place)?,
+        _ => copying.node(&found, directory, last, place).map_err(failed(place))?,
+    }
     to.sync(None, false).map_err(failed(place))?;
     Ok(copying.copied)
+}
+
+/// The name, as much of it as there is room for, and that it is not whole.
+fn unfinished(name: &[u8], number: u32) -> Vec<u8> {
+    let suffix = match number {
+        1 => " (undelete not finished)".to_owned(),
+        number => format!(" (undelete not finished {number})"),
+    };
+    let mut kept = name.len().min(filesystem::operations::NAME_SIZE_MAX - suffix.len());
+    // Not within a character.
+    while kept > 0 && name.get(kept).is_some_and(|byte| byte & 0xc0 == 0x80) {
+        kept -= 1;
+    }
+    [&name[..kept], suffix.as_bytes()].concat()
 }
 
 fn failed(path: &[u8]) -> impl Fn(Errno) -> Failure + '_ {
@@ -101,15 +118,46 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    fn top(&mut self, old: &Attributes, parent: Inode, name: &[u8], path: &[u8]) -> Result<(), Errno> {
-        if old.kind != FileKind::Directory {
-            return self.node(old, parent, name, path);
-        }
-        let kept = filesystem::operations::NAME_SIZE_MAX - UNFINISHED.len();
-        let unfinished = [&name[..name.len().min(kept)], UNFINISHED].concat();
-        self.node(old, parent, &unfinished, path)?;
+    /// Copies a directory under a name that says that it is not whole, and renames it then.
+    fn directory_at(
+        &mut self,
+        old: &Attributes,
+        parent: Inode,
+        name: &[u8],
+        place: &[u8],
+    ) -> Result<(), Failure> {
+        let unfinished = self.free_name(parent, name).map_err(failed(place))?;
         let flags = RenameFlags { no_replace: true, ..RenameFlags::default() };
-        self.to.rename(parent, &unfinished, parent, name, flags)
+        let copied = self
+            .node(old, parent, &unfinished, place)
+            .and_then(|()| self.to.rename(parent, &unfinished, parent, name, flags));
+        let Err(errno) = copied else { return Ok(()) };
+        if self.to.lookup(parent, &unfinished).is_err() {
+            return Err(failed(place)(errno));
+        }
+        let above = &place[..place.len() - name.len()];
+        let left = format!("what was copied until then is at {:?}", Shown::of([above, &unfinished].concat()));
+        Err(match errno {
+            Errno::ENOSPC => Failure::DiskFull { place: format!("the nodes cannot take more, and {left}") },
+            Errno::EEXIST => Failure::Value {
+                name: Shown::of(place),
+                reason: format!("something was put there meanwhile; {left}, all of it"),
+            },
+            errno => Failure::Value { name: Shown::of(place), reason: format!("{errno}; {left}") },
+        })
+    }
+
+    /// What a directory is called before it is whole: another may have been cut short.
+    fn free_name(&self, parent: Inode, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        for number in 1..=UNFINISHED_MAX {
+            let unfinished = unfinished(name, number);
+            match self.to.lookup(parent, &unfinished) {
+                Err(Errno::ENOENT) => return Ok(unfinished),
+                Ok(_) | Err(Errno::EOPNOTSUPP) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::EEXIST)
     }
 
     /// Copies one inode to a name, with all below it.
@@ -219,5 +267,61 @@ impl Copying<'_> {
             ..SetAttributes::default()
         };
         self.to.set_attributes(new, &rest).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use dht::MemoryBlockStore;
+    use filesystem::Options;
+    use filesystem::access::VolumeKeys;
+    use filesystem::volume::Volume;
+    use reactor::crypto::X25519Secret;
+
+    use super::*;
+
+    const CREDENTIALS: Credentials = Credentials { uid: 0, gid: 0, umask: 0 };
+
+    fn created() -> Rc<Volume> {
+        let store = Rc::new(MemoryBlockStore::new());
+        let register = store.new_register([1; 32]);
+        let keys = VolumeKeys { register, secret: X25519Secret::generate(), readers: Vec::new() };
+        Volume::create(store, keys, Options::default(), (0, 0)).unwrap()
+    }
+
+    #[test]
+    fn one_that_was_cut_short_stands_in_no_later_ones_way() {
+        reactor::run(|| {
+            let (from, to) = (created(), created());
+            let make = |volume: &Volume, name: &[u8]| {
+                volume.make_directory(Inode::ROOT, name, 0o755, &CREDENTIALS).unwrap().inode
+            };
+            let photos = make(&from, b"photos");
+            from.make_node(photos, b"one", FileKind::Regular, 0o644, 0, &CREDENTIALS).unwrap();
+            let left = [" (undelete not finished)", " (undelete not finished 2)"];
+            for left in left {
+                make(&to, format!("photos{left}").as_bytes());
+            }
+            let copied = copy(&*from, b"photos", &*to, b"photos").unwrap();
+            assert_eq!((copied.file_count, copied.left_out.len()), (1, 0));
+            assert!(find(&*to, b"photos/one").is_ok());
+            for left in left {
+                assert!(find(&*to, format!("photos{left}").as_bytes()).is_ok(), "it is nobody's to remove");
+            }
+            assert_eq!(find(&*to, b"photos (undelete not finished 3)"), Err(Errno::ENOENT));
+            from.close().stored().unwrap();
+            to.close().stored().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_is_not_whole_says_so_in_a_name_of_whole_characters() {
+        let long = "é".repeat(127);
+        for number in [1, 2, 1000] {
+            let name = String::from_utf8(unfinished(long.as_bytes(), number)).unwrap();
+            assert!(name.len() <= 255 && name.starts_with("éé") && name.contains("not finished"), "{name}");
+        }
     }
 }
