@@ -214,9 +214,9 @@ fn is_of_this_machine(path: &Path) -> bool {
 /// Whether there is something; `None` if that is not known soon.
 fn is_there(path: PathBuf) -> Option<bool> {
     let (sender, answer) = mpsc::channel();
-    thread::spawn(move || sender.send(fs::symlink_metadata(path).map_err(|error| error.kind())));
+    thread::spawn(move || sender.send(fs::symlink_metadata(path).map(drop).map_err(|error| error.kind())));
     match answer.recv_timeout(ASKED_FOR).ok()? {
-        Ok(_) => Some(true),
+        Ok(()) => Some(true),
         Err(ErrorKind::NotFound | ErrorKind::NotADirectory) => Some(false),
         Err(_) => None,
     }

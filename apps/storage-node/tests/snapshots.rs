@@ -234,6 +234,10 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     for path in ["./a/restored last", "./link/restored last", text(&a.join("restored last"))] {
         assert_eq!(printed(&said_in(&base, path)), "of the other mount", "{path}");
     }
+    // Also for who stands there.
+    for path in [text(&a.join("restored last")), "./restored last", "restored last"] {
+        assert_eq!(printed(&said_in(&a, path)), "of the other mount", "{path}");
+    }
     let as_it_says = printed(&said_in(&base, "a/restored last"));
     assert!(
         as_it_says.contains("no drive is mounted at") && as_it_says.contains("say ./PATH"),
