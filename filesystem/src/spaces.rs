@@ -9,7 +9,8 @@
 //! its list. It is tried again when somebody asks again.
 //!
 //! A space has its snapshots in a `.snapshots` of its own, in its directory (see `past`). It knows no spaces within it, nor does the
-//! drive's past but for the snapshots that they have of that name (`then`). Who opens volumes, and closes them, is the application ([`SpaceOpener`]).
+//! drive's past but for the snapshots of them that were taken along with it (`then`). Who opens volumes, and closes them, is the
+//! application ([`SpaceOpener`]).
 
 mod news;
 mod operations;
@@ -228,8 +229,12 @@ impl WithSpaces {
     /// The tree, its space, and the number that the space has for what is meant.
     fn node(&self, number: Inode) -> Result<(u64, Rc<Space>, Inode), Errno> {
         let node = self.numbers.borrow().node(number).ok_or(Errno::ESTALE)?;
-        let then = || self.thens.borrow().get(&node.tree).map(|then| then.space.clone());
-        let space = self.spaces.borrow().get(&node.tree).cloned().or_else(then).ok_or(Errno::ESTALE)?;
+        let spaces = self.spaces.borrow();
+        let is_known =
+            |space: &Rc<Space>| spaces.get(&space.number).is_some_and(|known| Rc::ptr_eq(known, space));
+        // Of one that is known no more another is opened, if it is looked up again.
+        let then = || self.thens.borrow().get(&node.tree).map(|then| then.space.clone()).filter(is_known);
+        let space = spaces.get(&node.tree).cloned().or_else(then).ok_or(Errno::ESTALE)?;
         Ok((node.tree, space, node.inode))
     }
 

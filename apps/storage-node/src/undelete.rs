@@ -21,7 +21,6 @@ use filesystem::{Errno, Options};
 
 use crate::cli::Undelete;
 use crate::client::{self, Client, Settings};
-use crate::client_directory;
 use crate::errand::{Need, with_client_at};
 use crate::errors::Failure;
 use crate::name::Name;
@@ -126,9 +125,9 @@ fn look(
         Err(error) => (None, Some(past::unknown(&what, &error))),
     };
     values.iter().for_each(past::tell_left_out);
-    let home = settings.home.as_ref().map(|home| client_directory::first(home.path()));
+    let seen = settings.seen_directory();
     let replaced =
-        home.map(|home| replaced::of(&home, &target.keys.register)).transpose()?.unwrap_or_default();
+        seen.map(|seen| replaced::of(&seen, &target.keys.register)).transpose()?.unwrap_or_default();
     let kept = values.iter().flat_map(|Values { values, .. }| values);
     let mut states: Vec<State<'_>> = snapshots.iter().map(State::Snapshot).collect();
     states.extend(kept.map(State::Kept).chain(replaced.iter().map(State::Replaced)));
@@ -169,7 +168,8 @@ fn look(
     let spinner = progress::spinner("bringing it back");
     let undeleted = match (state, view) {
         (State::Snapshot(snapshot), _) => {
-            let restored = volume.restore(snapshot, name.path(), to.map(Name::path))?;
+            // With a place: what another mount has put there by now does not go aside.
+            let restored = volume.restore(snapshot, name.path(), Some(place.path()))?;
             let Restored { path, file_count, size_bytes, .. } = restored;
             Ok(Undeleted { path, file_count, size_bytes, left_out: Vec::new() })
         }

@@ -48,13 +48,13 @@ impl WithSpaces {
         let number = WithSpaces::number_then(&space, &snapshot);
         let mut thens = self.thens.borrow_mut();
         match thens.get(&number) {
-            Some(then) if then.space.number == space.number && then.snapshot.id == snapshot.id => {
-                then.above.set(parent);
-            }
             // Two of which the numbers are alike: nobody makes them by accident.
-            Some(_) => return Err(Errno::EIO),
-            None => {
-                if thens.len() >= COUNT_MAX {
+            Some(then) if then.space.number != space.number || then.snapshot.id != snapshot.id => {
+                return Err(Errno::EIO);
+            }
+            Some(then) if Rc::ptr_eq(&then.space, &space) => then.above.set(parent),
+            known => {
+                if known.is_none() && thens.len() >= COUNT_MAX {
                     thens.pop_first();
                 }
                 let then = Then { space, snapshot, above: Cell::new(parent), top: Cell::new(None) };
