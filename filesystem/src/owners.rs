@@ -6,7 +6,8 @@
 //! export with `all_squash` do; the permission bits stay as they are stored, and the owner's are what holds for him. A mount that
 //! several users of a machine reach shows what is stored, as it has to tell them apart.
 //!
-//! What is stored stays what it was: a new file has the number of who made it, and nothing is rewritten by being shown. Here the answers
+//! What is stored stays what it was: a new file has the number of who made it, and nothing is rewritten by being shown; a `chown` to oneself
+//! is. Here the answers
 //! are changed, and what would be a lie afterwards is refused: giving a file to somebody whose it would not be shown to be (`EPERM`, as
 //! for any user who is not root). Not here: who may do what, which the kernel decides by what it is shown (`default_permissions`).
 //!

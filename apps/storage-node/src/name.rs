@@ -2,8 +2,9 @@
 //!
 //! The short way is the path within the drive, from wherever one stands. What a shell completes is the path through the
 //! place where the drive is mounted: that is taken as well, where the table of mounts says that it is this drive, through symbolic
-//! links too; or where this user had it mounted last, if the path can't be meant otherwise. What could be either is refused, and how to
-//! say each is told. Of the drive itself only that is asked, and not waited for: it may be away.
+//! links too (`..` is taken out before these are followed); or where this user had it mounted last, if the path can't be meant otherwise.
+//! What could be either is refused, also where that is not known, and how to say each is told. Of the drive itself only that is asked, and
+//! not waited for: it may be away.
 
 use std::env;
 use std::ffi::OsStr;
