@@ -29,16 +29,15 @@ use crate::home::Home;
 use crate::identity::Member;
 use crate::keeping;
 use crate::member_name;
-use crate::members::{Subject, resolve};
+use crate::members::{Subject, look_up, resolve};
 use crate::network::{Hex, Network, Role};
 use crate::output::{say, warn};
 use crate::process;
 use crate::roll::{LetIn, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 use crate::space_lists::{Expanded, Guests, Turn};
-use register::learn;
 use register::{change, refused};
-pub(crate) use register::{find, forget, look, note, note_spaces, unnote};
+pub(crate) use register::{find, forget, learn, look, note, note_spaces, unnote};
 
 /// What their register is called.
 pub(crate) const WHAT: &str = "the register of the groups";
@@ -139,18 +138,27 @@ fn delete(sharer: &Sharer<'_>, name: &str) -> Result<(), Failure> {
 }
 
 /// The groups as they are now, or, where that can't be known, as this home knows them: for what has to be done all the same. A list that
-/// has a newer state of one is not gone on from.
+/// has a newer state of one is not gone on from. `names` are what people said who may have meant groups.
 ///
 /// # Errors
-/// Those of the home's files.
+/// Those of the home's files; why they can't be known, if this home has heard of none and one of `names` may be a group's: a member who
+/// is called so is not the one who is meant.
 ///
 /// # Suspends
 /// While they are read.
-pub(crate) fn known(sharer: &Sharer<'_>) -> Result<Groups, Failure> {
+pub(crate) fn known<'a>(
+    sharer: &Sharer<'_>,
+    names: impl IntoIterator<Item = &'a String>,
+) -> Result<Groups, Failure> {
     learn(sharer).or_else(|failure| {
         let roll = Roll::read(sharer.home)?;
-        if roll.groups.is_some() {
-            warn(format_args!("of the groups this home goes by what it knew last: {failure}"));
+        let may_be_a_groups = |name: &String| !name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match roll.groups {
+            Some(_) => warn(format_args!("of the groups this home goes by what it knew last: {failure}")),
+            None if names.into_iter().any(may_be_a_groups) => return Err(failure),
+            None => warn(format_args!(
+                "this home has heard of no groups, and whether there are any cannot be looked at: {failure}"
+            )),
         }
         roll.groups_known()
     })
@@ -180,43 +188,78 @@ fn whom(
     if let Some(id) = named(who, groups, home, network)? {
         return Ok((InGroup::Group(id), format!("the group {who}")));
     }
-    let person = match resolve(who, &Roll::read(home)?, home, network) {
-        Ok(Subject::Member(member)) if member.role != InvitedAs::Node => Person::from(&member),
-        Ok(_) => return Err(none("in a group are members who read or write the drive, and groups")),
-        // Whom another copy of the home let in this one's roll does not have, and the groups may.
-        Err(failure) => in_groups(who, groups).cloned().ok_or(failure)?,
+    let roll = Roll::read(home)?;
+    let member = match look_up(who, &roll, home, network)? {
+        Some(Subject::Member(member)) if member.role != InvitedAs::Node => Some(Person::from(&member)),
+        Some(_) => return Err(none("in a group are members who read or write the drive, and groups")),
+        None => None,
     };
-    if is_coming && home.revocations(network)?.contains(&person.key) {
+    // Whom another copy of the home let in this one's roll does not have, and the groups may.
+    let revoked = home.revocations(network)?;
+    let person = match one_of(member, in_groups(who, groups), |key| revoked.contains(key)) {
+        Ok(Some(person)) => person,
+        Ok(None) => return resolve(who, &roll, home, network).and(Err(none("nobody has that name"))),
+        Err(Several) => {
+            return Err(none(
+                "several are called so: give more of the digits that `members` and `group list` show",
+            ));
+        }
+    };
+    if is_coming && revoked.contains(&person.key) {
         return Err(none("it was removed"));
     }
     let known_as = person.name.clone();
     Ok((InGroup::Person(person), known_as))
 }
 
-/// The one of those who are in any group whom `who` names: his name there, or the first digits of his id or key.
-fn in_groups<'a>(who: &str, groups: &'a Groups) -> Option<&'a Person> {
+/// Those of whoever is in any group whom `who` names: his name there, or the first digits of his id or key.
+fn in_groups(who: &str, groups: &Groups) -> Vec<Person> {
     let digits = who.to_ascii_lowercase();
     let is_it = |person: &&Person| {
         let is_named = NodeId::of(&person.key).to_string().starts_with(&digits)
             || Hex(*person.key.as_bytes()).to_string().starts_with(&digits);
         person.name == who || digits.len() >= NAMING_DIGITS_MIN && is_named
     };
-    let mut found = groups.people().iter().filter(is_it);
-    found.next().filter(|_| found.next().is_none())
+    groups.people().iter().filter(is_it).cloned().collect()
+}
+
+/// More than one is meant.
+#[derive(Debug, PartialEq, Eq)]
+struct Several;
+
+/// The one who is meant, of the member whom the roll has and those whom the groups have. Those who were removed are not meant, if
+/// somebody else is.
+fn one_of(
+    member: Option<Person>,
+    in_groups: Vec<Person>,
+    is_revoked: impl Fn(&PublicKey) -> bool,
+) -> Result<Option<Person>, Several> {
+    let mut found: Vec<Person> = member.into_iter().collect();
+    for person in in_groups {
+        if found.iter().all(|known| known.key != person.key) {
+            found.push(person);
+        }
+    }
+    if found.iter().any(|person| !is_revoked(&person.key)) {
+        found.retain(|person| !is_revoked(&person.key));
+    }
+    let last = found.pop();
+    if found.is_empty() { Ok(last) } else { Err(Several) }
 }
 
 /// The id of the group that `who` names, where members can be named as well; `None` if it is no group's name.
 ///
 /// # Errors
-/// `Failure::NoMember` if it is a member's name, too.
+/// `Failure::NoMember` if it is a member's name, too; `Failure::Group` if it says that it is a group's, and no group has it.
 pub(crate) fn named(
     who: &str,
     groups: &Groups,
     home: &Home,
     network: &Network,
 ) -> Result<Option<GroupId>, Failure> {
-    if let Some(group) = who.strip_prefix(PREFIX).and_then(|name| groups.called(name)) {
-        return Ok(Some(group.id));
+    if who.starts_with(PREFIX) {
+        // Never a member, whatever he calls himself.
+        return called(groups, who).map(Some);
     }
     let Some(group) = groups.called(who) else { return Ok(None) };
     // Another copy of the home, which had not heard of the group, may have let him in.
@@ -360,4 +403,33 @@ fn refuse_a_crowd(roll: &Roll, groups: &Groups, reached: &BTreeMap<[u8; 32], Str
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use reactor::crypto::Identity;
+
+    use super::*;
+
+    #[test]
+    fn several_who_are_called_so_are_several_whoever_of_them_is_in_a_group() {
+        let person = |number: u8| {
+            let key = Identity::from_seed(&[number; 32]).public_key();
+            Person { key, sealing_key: [number; 32], may_write: true, name: "bob".into() }
+        };
+        let one_of = |member: Option<u8>, others: &[u8], revoked: u8| {
+            let others = others.iter().map(|number| person(*number)).collect();
+            one_of(member.map(person), others, |key| *key == person(revoked).key)
+        };
+        assert_eq!((one_of(None, &[], 0), one_of(Some(1), &[], 0)), (Ok(None), Ok(Some(person(1)))));
+        assert_eq!(
+            (one_of(None, &[2], 0), one_of(Some(1), &[1], 0)),
+            (Ok(Some(person(2))), Ok(Some(person(1))))
+        );
+        assert_eq!((one_of(Some(1), &[2], 0), one_of(None, &[2, 3], 0)), (Err(Several), Err(Several)));
+        assert_eq!(
+            (one_of(Some(1), &[2], 2), one_of(Some(1), &[], 1)),
+            (Ok(Some(person(1))), Ok(Some(person(1))))
+        );
+    }
 }

@@ -51,6 +51,7 @@ mod tests {
             assert_eq!(named(plain), plain);
         }
         assert_eq!(named("facade"), "facade@");
+        assert_eq!(named("group:family"), "group?family", "nor for what is said of groups");
         assert_eq!(named("3F2A9C001122"), "3F2A9C001122@");
         for none in ["", "  ", "node", "node 1", "Node-2", "node_"] {
             assert_eq!(named(none), own, "{none:?}");

@@ -338,6 +338,29 @@ fn told_apart(ids: &[String]) -> Vec<&str> {
 /// `Failure::NoMember` if it is nobody or several, or one of this home's own keys.
 pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) -> Result<Subject, Failure> {
     let none = |reason: &str| Failure::NoMember { who: who.into(), reason: reason.into() };
+    if let Some(subject) = look_up(who, roll, home, network)? {
+        return Ok(subject);
+    }
+    if who.len() < NAMING_DIGITS_MIN && !who.is_empty() && who.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(none(&format!(
+            "nobody has that name, and of what `members` shows in the first column it takes {NAMING_DIGITS_MIN} \
+             digits or more"
+        )));
+    }
+    match home.members_directory().exists() {
+        false => Err(none("nobody was invited yet")),
+        true => Err(none("nobody has that name, and no key begins so")),
+    }
+}
+
+/// As [`resolve`]; `None` if it is nobody.
+pub(crate) fn look_up(
+    who: &str,
+    roll: &Roll,
+    home: &Home,
+    network: &Network,
+) -> Result<Option<Subject>, Failure> {
+    let none = |reason: &str| Failure::NoMember { who: who.into(), reason: reason.into() };
     let digits = who.to_ascii_lowercase();
     let is_key = digits.len() >= NAMING_DIGITS_MIN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let begins = |digest: &Hex<[u8; 32]>| digest.to_string().starts_with(&digits);
@@ -375,16 +398,9 @@ pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) ->
         {
             Err(founding())
         }
-        (Some(subject), true) => Ok(subject),
+        (Some(subject), true) => Ok(Some(subject)),
         (Some(_), false) => Err(none("several are called so")),
-        (None, _) if !is_key && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            Err(none(&format!(
-                "nobody has that name, and of what `members` shows in the first column it takes {NAMING_DIGITS_MIN} \
-                 digits or more"
-            )))
-        }
-        (None, _) if !home.members_directory().exists() => Err(none("nobody was invited yet")),
-        (None, _) => Err(none("nobody has that name, and no key begins so")),
+        (None, _) => Ok(None),
     }
 }
 

@@ -294,7 +294,7 @@ impl<'a> GoingBack<'a> {
             Seal::Ours | Seal::GivenUp => None,
         };
         // Whoever is in a group is so by the newest state of it that can be had; one that is behind the lists is refused.
-        groups::known(&sharer)?;
+        groups::known(&sharer, None)?;
         let revoked = Revocations::default();
         let published = space_lists::put_back(&sharer, turn, genesis, root, known_up_to, keep, &revoked)?;
         keeping::once(self.settings, self.client.overlay());

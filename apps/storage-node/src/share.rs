@@ -103,7 +103,7 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
                 "share a directory that is in the drive itself; who may do what in a space, its list says for all that is in it",
             ));
         }
-        let groups = groups::known(&sharer)?;
+        let groups = groups::known(&sharer, options.read.iter().chain(&options.write))?;
         let guests = guests(options, &groups, &home, &network)?;
         let place = volume.look_at_place(name.text()).map_err(at_place)?;
         let begun = begun(&home, &name)?;
@@ -266,7 +266,7 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
         }
         let present = read_list(client, settings.seen_directory().as_deref(), &genesis).ok();
         // Another machine may have taken somebody out of one, or put somebody into it.
-        groups::known(&sharer)?;
+        groups::known(&sharer, None)?;
         let gone = whom(&options.from, present.as_ref(), &Roll::read(&home)?, &genesis)?;
         // First: if this is cut short, whoever runs `up` here goes on with it.
         change_roll(&home, |roll| roll.take_off(&genesis, name.text(), &gone.people, &gone.groups))?;

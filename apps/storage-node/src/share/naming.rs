@@ -150,6 +150,12 @@ pub(super) fn whom(
             gone.groups.push(*id);
             continue;
         }
+        if who.starts_with(groups::PREFIX) {
+            return Err(refused(
+                format!("{who:?}: no such group is on it"),
+                "`storage-node access DIR` lists them",
+            ));
+        }
         let digits = who.to_ascii_lowercase();
         let is_it = |(key, name): &&(Hex<[u8; 32]>, String)| {
             let id = NodeId::of(&PublicKey::from_bytes(key.0)).to_string();
