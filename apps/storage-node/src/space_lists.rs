@@ -41,7 +41,7 @@ use crate::spaces;
 use crate::volume;
 use guests::Standing;
 pub(crate) use guests::{Expanded, Guests, behind};
-pub(crate) use learning::{Seal, learn};
+pub(crate) use learning::{Seal, learn, newest};
 pub(crate) use past_lists::learn_past;
 pub(crate) use saying::{Published, publish, put_back};
 pub(crate) use sealed::{refuse_what_opens, sealed, strike_off};

@@ -100,9 +100,24 @@ fn a_drive_has_one_set_of_groups_and_a_copy_of_the_home_that_made_others_is_told
     let before = printed(&home, &["access", "docs"]);
     printed(&third, &["share", "docs"]);
     assert_eq!(printed(&third, &["access", "docs"]), before);
+    let fourth = place.join("fourth");
+    copy_of(&third, &fourth);
     let said = printed(&third, &["group", "remove", "family", &hers]);
     assert!(said.contains("removed from family"), "{said}");
     assert!(!printed(&home, &["access", "docs"]).contains(&hers));
+    // Were they lost by now, a home that knows her in the group still would make them anew by what lists say, not by what it knows of these.
+    let roll = fourth.join("members/roll.json");
+    let mut knows: Value = serde_json::from_slice(&fs::read(&roll).unwrap()).unwrap();
+    knows["groups"]["version"] = 1_000_000.into();
+    fs::write(&roll, serde_json::to_vec(&knows).unwrap()).unwrap();
+    assert!(refusal(&fourth, &["group", "create", "kids"]).contains("group restore --anew"));
+    let said = printed(&fourth, &["group", "restore", "--anew"]);
+    assert!(said.contains("is not in family"), "{said}");
+    printed(&fourth, &["share", "letters", "--read", "family"]);
+    for space in ["docs", "letters"] {
+        assert!(!printed(&fourth, &["access", space]).contains(&hers), "{space}");
+    }
+    printed(&home, &["group", "restore"]);
     printed(&home, &["share", "notes"]);
     // Nobody keeps himself in a group by sealing the drive's root.
     thief::seal_the_drive(&home, &bobs);

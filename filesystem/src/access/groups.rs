@@ -150,6 +150,38 @@ pub struct Group {
     pub spaces: Vec<Named>,
 }
 
+/// Whom a space's list has by a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedBy {
+    /// The group.
+    pub id: GroupId,
+    /// The state of it that the list was made by.
+    pub epoch: u64,
+    /// Those who are on it by this group; who is there by his name, or another one, alone is not: that says nothing of this one.
+    pub people: BTreeSet<PublicKey>,
+}
+
+/// What is not in groups that were made of several states.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftOut {
+    /// A member or a group is in a group by one of the states, and not by another one.
+    Member {
+        /// What he, or it, is called.
+        who: String,
+        /// What the group is called.
+        group: String,
+    },
+    /// There is no room for a group.
+    Group(String),
+    /// There is no room for the note that a space names a group.
+    Space {
+        /// Where it was put.
+        path: String,
+        /// What the group is called.
+        group: String,
+    },
+}
+
 /// See the file's header.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Groups {
@@ -362,59 +394,113 @@ impl Groups {
         is_news
     }
 
-    /// Takes in what `others` has that this has not, which was another register's: groups, and of one that both have whichever of its
-    /// states has the higher epoch. A name that both have for different groups is this one's.
-    ///
-    /// # Errors
-    /// [`GroupsError`].
-    pub fn take_in(&mut self, others: &Groups) -> Result<(), GroupsError> {
-        self.try_change(|groups| {
-            for person in &others.people {
-                if groups.person(&person.key).is_none() {
-                    groups.people.push(person.clone());
-                }
+    /// Takes in what `others` has that this has not, which was another register's. In a group that both have are those who are in it in
+    /// both: which of the two states is the newer one their epochs do not say, and whoever was taken out on one side is not in again by
+    /// the other. A name that both have for different groups is this one's. Returns what was left out.
+    pub fn take_in(&mut self, others: &Groups) -> Vec<LeftOut> {
+        let (before, mut out) = (self.clone(), Vec::new());
+        for other in &others.groups {
+            let Some(at) = self.groups.iter().position(|group| group.id == other.id) else { continue };
+            let mine = &before.groups[at];
+            for key in mine.people.iter().filter(|key| !other.people.contains(key)) {
+                out.push(before.left_out(key, mine));
             }
-            for other in &others.groups {
-                let mut taken = other.clone();
-                let at = groups.groups.iter().position(|group| group.id == other.id);
-                let known = at.map(|at| groups.groups.remove(at));
-                if let Some(known) = known {
-                    let newer = if known.epoch >= other.epoch { known.clone() } else { other.clone() };
-                    let spaces = known.spaces.iter().chain(&other.spaces).cloned();
-                    taken = Group { spaces: Vec::new(), ..newer };
-                    for space in spaces {
-                        if taken.spaces.iter().all(|known| known.register != space.register) {
-                            taken.spaces.push(space);
-                        }
-                    }
-                }
-                let names = std::iter::once(taken.name.clone())
-                    .chain((2_u32..).map(|number| format!("{}-{number}", taken.name)));
-                let is_free = |name: &String| groups.called(name).is_none();
-                taken.name = names.take(GROUPS_MAX + 2).find(is_free).ok_or(GroupsError::TooMany)?;
-                match at {
-                    Some(at) => groups.groups.insert(at, taken),
-                    None => groups.groups.push(taken),
-                }
+            for key in other.people.iter().filter(|key| !mine.people.contains(key)) {
+                out.push(others.left_out(key, mine));
             }
-            groups.prune();
-            Ok(())
-        })
+            let inner_of = |one: &Group, two: &Group, of: &Groups| -> Vec<LeftOut> {
+                let alone = one.groups.iter().filter(|id| !two.groups.contains(id));
+                let named = alone.filter_map(|id| of.get(*id));
+                let out =
+                    named.map(|inner| LeftOut::Member { who: inner.name.clone(), group: mine.name.clone() });
+                out.collect()
+            };
+            out.extend(inner_of(mine, other, &before));
+            out.extend(inner_of(other, mine, others));
+            self.groups[at].people.retain(|key| other.people.contains(key));
+            self.groups[at].groups.retain(|id| other.groups.contains(id));
+        }
+        self.prune();
+        // Inner ones first. What has no room is left out: a group by which somebody would be in another is none of those.
+        let mut missing: Vec<&Group> =
+            others.groups.iter().filter(|other| before.get(other.id).is_none()).collect();
+        while !missing.is_empty() {
+            let waits = |group: &Group| missing.iter().any(|inner| group.groups.contains(&inner.id));
+            let at = missing.iter().position(|group| !waits(group)).unwrap_or_default();
+            let other = missing.remove(at);
+            if self.try_change(|groups| groups.take_in_one(other, others)).is_err() {
+                out.push(LeftOut::Group(other.name.clone()));
+            }
+        }
+        for (other, space) in
+            others.groups.iter().flat_map(|other| other.spaces.iter().map(move |s| (other, s)))
+        {
+            let Some(group) = self.get(other.id) else { continue };
+            let left_out = LeftOut::Space { path: space.path.clone(), group: group.name.clone() };
+            let (register, ids) = (RegisterAddress(space.register), [other.id].into());
+            if self.name(&register, &space.path, &ids).is_err() {
+                out.push(left_out);
+            }
+        }
+        self.rise_above(&before);
+        self.rise_above(others);
+        out
     }
 
-    /// Has a group, of which a list stands for a state that is not known here, be only whom that list has as well: so nobody is in it
-    /// again who was taken out. Its epoch is above that state's.
-    pub fn narrow(&mut self, id: GroupId, epoch: u64, is_listed: impl Fn(&PublicKey) -> bool) {
-        if self.get(id).is_none_or(|group| group.epoch >= epoch) {
-            return;
+    fn left_out(&self, key: &PublicKey, group: &Group) -> LeftOut {
+        let who = self.person(key).map_or_else(String::new, |person| person.name.clone());
+        LeftOut::Member { who, group: group.name.clone() }
+    }
+
+    /// Takes in a group that this has not, with those in it.
+    fn take_in_one(&mut self, other: &Group, others: &Groups) -> Result<(), GroupsError> {
+        let mut taken = other.clone();
+        taken.groups.retain(|inner| self.get(*inner).is_some());
+        let names = std::iter::once(other.name.clone())
+            .chain((2_u32..).map(|number| format!("{}-{number}", other.name)));
+        let is_free = |name: &String| self.called(name).is_none();
+        taken.name = names.take(GROUPS_MAX + 2).find(is_free).ok_or(GroupsError::TooMany)?;
+        for key in &other.people {
+            let person = others.person(key).ok_or(GroupsError::Missing)?;
+            if self.person(key).is_none() {
+                self.people.push(person.clone());
+            }
         }
-        let within = self.within(&[id]);
-        for group in self.groups.iter_mut().filter(|group| within.contains(&group.id)) {
-            group.people.retain(&is_listed);
-            group.epoch = group.epoch.max(epoch);
+        self.groups.push(taken);
+        Ok(())
+    }
+
+    /// Has each group's epoch be above that of a state in which others were in it, and not below that of one in which the same were.
+    fn rise_above(&mut self, state: &Groups) {
+        let people: Vec<_> = self.groups.iter().map(|group| self.people_of(group.id)).collect();
+        for (group, people) in self.groups.iter_mut().zip(people) {
+            let Some(then) = state.get(group.id) else { continue };
+            let is_other = state.people_of(group.id) != people;
+            group.epoch = group.epoch.max(then.epoch.saturating_add(u64::from(is_other)));
         }
-        within.into_iter().for_each(|id| self.rise(id));
+    }
+
+    /// Has each group, of which lists stand for states that are not known here, be only whom all of these lists have by it: so nobody
+    /// is in it again who was taken out. Its epoch is above those states'. Each list is looked at by what is known before any of them
+    /// narrows anything. Returns who was left out.
+    pub fn narrow(&mut self, lists: &[ListedBy]) -> Vec<LeftOut> {
+        let (before, mut left_out) = (self.clone(), Vec::new());
+        let is_newer = |list: &&ListedBy| before.get(list.id).is_some_and(|group| group.epoch < list.epoch);
+        for list in lists.iter().filter(is_newer) {
+            let within = before.within(&[list.id]);
+            for group in self.groups.iter_mut().filter(|group| within.contains(&group.id)) {
+                for key in group.people.iter().filter(|key| !list.people.contains(key)) {
+                    left_out.push(before.left_out(key, group));
+                }
+                group.people.retain(|key| list.people.contains(key));
+                if group.id == list.id {
+                    group.epoch = group.epoch.max(list.epoch.saturating_add(1));
+                }
+            }
+        }
         self.prune();
+        self.rise_above(&before);
+        left_out
     }
 
     /// Forgets who is in no group any more.

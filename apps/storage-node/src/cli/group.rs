@@ -71,7 +71,8 @@ pub(crate) enum GroupAction {
     },
     /// Put groups together that two copies of this home made, or make lost ones anew of what this home knows
     Restore {
-        /// Although the nodes that had them are lost: what was changed since this home looked last is lost with them
+        /// Although the nodes that had them are lost: what was changed since this home looked last is lost with them, but who is off a
+        /// list by then is in no group again; the lists of all its spaces are read before
         #[arg(long)]
         anew: bool,
         #[command(flatten)]

@@ -5,32 +5,39 @@
 //! told by their ids, so that none is taken for another. The other homes say the same, and come to the same register.
 //!
 //! A register is lost with the nodes that keep it. What this home knows of it goes into a new one then, if its owner says so: what was
-//! changed since, this home can't know. But what lists say that it knows: nobody is in a group again whom the list of a newer state does
-//! not have.
+//! changed since, this home can't know. But the lists of its spaces are read before, and say of newer states who was in them: nobody is in
+//! a group again whom one of them does not have by it. Where one can't be read, nothing is made anew.
 //!
 //! Not here: finding out which of the two is so (`register`).
 
 use dht::block::mutable::{Genesis, Signed};
-use filesystem::access::groups::{Groups, new_salt};
-use reactor::crypto::PublicKey;
+use filesystem::access::groups::{Groups, LeftOut, ListedBy, new_salt};
+use filesystem::access::list::{AccessChange, AccessList, ListedGroup};
+use filesystem::format::{printable, printable_path};
 
 use super::bringing;
-use super::register::{Found, agree, entry, failed, read, refused, swap, take_over};
+use super::register::{Found, agree, entry, failed, read, swap, take_over};
 use crate::errors::Failure;
 use crate::output::say;
-use crate::roll::{Roll, SpaceEntry};
+use crate::roll::Roll;
 use crate::sharing::Sharer;
-use crate::space_lists::Turn;
+use crate::space_lists::{self, Turn, reason_of};
 
 /// Runs it.
 pub(super) fn restore(sharer: &Sharer<'_>, anew: bool) -> Result<(), Failure> {
     let turn = Turn::take(sharer.home)?;
-    let entry = entry(sharer)?.filter(|entry| entry.version > 0).ok_or_else(|| Failure::Group {
-        reason: "this home knows of no groups".into(),
-        advice: "`group list` asks the nodes for them, and `group create NAME` makes one",
-    })?;
-    let (own, mut known) = (entry.genesis()?, entry.known()?);
     let named = sharer.groups_named()?;
+    // A register in which nothing was seen is followed by another as well: it may be lost before anything is in it.
+    let (own, mut known) = match (entry(sharer)?, &named) {
+        (Some(entry), _) if anew || entry.version > 0 => (entry.genesis()?, entry.known()?),
+        (None, Some(named)) if anew => (named.clone(), Groups::default()),
+        _ => {
+            return Err(Failure::Group {
+                reason: "this home knows of no groups".into(),
+                advice: "`group list` asks the nodes for them, and `group create NAME` makes one",
+            });
+        }
+    };
     let other = named.clone().filter(|named| named.register() != own.register());
     let groups = match (other, anew) {
         (None, false) => {
@@ -44,14 +51,14 @@ pub(super) fn restore(sharer: &Sharer<'_>, anew: bool) -> Result<(), Failure> {
             put_together(sharer, &other, found, &known)?
         }
         (other, true) => {
-            // What can be had of either.
-            for genesis in [Some(&own), other.as_ref()].into_iter().flatten() {
-                if let Ok(found) = read(sharer, genesis) {
-                    known.take_in(&found.groups).map_err(|error| refused(&error))?;
-                }
+            // What can be had of either; what is newer in the one that this home knows counts whole.
+            if let Ok(found) = read(sharer, &own) {
+                known = found.groups;
             }
-            let roll = Roll::read(sharer.home)?;
-            roll.spaces.iter().for_each(|space| narrow(&mut known, space));
+            if let Some(Ok(found)) = other.as_ref().map(|other| read(sharer, other)) {
+                tell_left_out(known.take_in(&found.groups));
+            }
+            tell_left_out(known.narrow(&lists(sharer, &turn)?));
             let genesis = sharer.new_register(new_salt(&sharer.network.volume_salt.0))?;
             let found = read(sharer, &genesis)?;
             let record = swap(sharer, &found, &known)?
@@ -62,7 +69,8 @@ pub(super) fn restore(sharer: &Sharer<'_>, anew: bool) -> Result<(), Failure> {
             }
             take_over(sharer, &genesis, &record, &known)?;
             say(
-                "the groups are what this home knew of them last, and newer lists of its spaces; look whether that is so, with `group list`",
+                "the groups are what this home knew of them last, without whom newer lists of its spaces do not have by them; look whether \
+                 that is so, with `group list`",
             );
             say("other copies of this home say `group restore` before they change any");
             known
@@ -86,23 +94,77 @@ fn put_together(
     known: &Groups,
 ) -> Result<Groups, Failure> {
     let mut groups = found.groups.clone();
-    groups.take_in(known).map_err(|error| refused(&error))?;
+    let left_out = groups.take_in(known);
     let record = swap(sharer, &found, &groups)?.ok_or_else(|| {
         failed("another machine of yours has just changed them, and nothing of this was done")
     })?;
     take_over(sharer, genesis, &record, &groups)?;
     let names: Vec<&str> = groups.all().iter().map(|group| group.name.as_str()).collect();
     say(format_args!("the groups are one again: {}", names.join(", ")));
-    say(
-        "of a group that was in both, the state counts that was changed more often: look who is in it, with `group list`",
-    );
+    tell_left_out(left_out);
+    say("in a group that was in both is who was in it in both: look who that is, with `group list`");
     Ok(groups)
 }
 
-/// Whom a space's list has by a state of a group that is not known here.
-fn narrow(groups: &mut Groups, space: &SpaceEntry) {
-    for (id, epoch) in &space.listed.groups {
-        let on_it = |key: &PublicKey| space.listed.people.iter().any(|on_it| on_it.key.0 == *key.as_bytes());
-        groups.narrow(*id, *epoch, on_it);
+/// Who is not in a group that he was in by one of its states, once each.
+fn tell_left_out(mut left_out: Vec<LeftOut>) {
+    left_out.sort();
+    left_out.dedup();
+    for left_out in left_out {
+        say(match left_out {
+            LeftOut::Member { who, group } => {
+                let (who, group) = (printable(&who), printable(&group));
+                format!(
+                    "{who} is not in {group}, as one of its states, or a list, has it: `group add {group} {who}` puts it in again"
+                )
+            }
+            LeftOut::Group(name) => {
+                format!(
+                    "the group {} is left out: there is no room for it (`group delete` makes some)",
+                    printable(&name)
+                )
+            }
+            LeftOut::Space { path, group } => {
+                let (path, group) = (printable_path(&path), printable(&group));
+                format!(
+                    "that {group} is on the space {path} is not noted, for which there is no room: say `share {path}` after each change"
+                )
+            }
+        });
     }
+}
+
+/// Whom the spaces of this home have by which states of groups, as their lists say now. Those of a space that can't be read may have
+/// anybody out whom this home has in a group.
+fn lists(sharer: &Sharer<'_>, turn: &Turn) -> Result<Vec<ListedBy>, Failure> {
+    let roll = Roll::read(sharer.home)?;
+    let (mut lists, mut unread) = (Vec::new(), Vec::new());
+    for space in &roll.spaces {
+        match space_lists::newest(sharer, turn, space) {
+            Ok(list) => lists.extend(list.iter().flat_map(of_list)),
+            Err(failure) => {
+                unread.push(format!("{} ({})", printable_path(&space.path), reason_of(&failure)));
+            }
+        }
+    }
+    if unread.is_empty() {
+        return Ok(lists);
+    }
+    Err(Failure::Group {
+        reason: format!(
+            "whom the lists of these have cannot be read, and somebody may be off them whom this home has in a group; nothing was changed: {}",
+            unread.join(", ")
+        ),
+        advice: "see that the nodes run (`status`), and say it again",
+    })
+}
+
+/// Whom a list has by each of its groups.
+fn of_list(list: &AccessList) -> Vec<ListedBy> {
+    let of_group = |group: &ListedGroup| {
+        let by = |change: &&AccessChange| change.by.contains(&group.id);
+        let people = list.present().filter(by).map(|change| change.key).collect();
+        ListedBy { id: group.id, epoch: group.epoch, people }
+    };
+    list.groups.iter().map(of_group).collect()
 }

@@ -14,7 +14,7 @@ use overlay::invitation::InvitedAs;
 use reactor::crypto::PublicKey;
 
 use crate::network::Hex;
-use crate::roll::{Allowed, AllowedGroup, LetIn, Listed, SpaceEntry};
+use crate::roll::{Allowed, AllowedGroup, LetIn, Listed, Roll, SpaceEntry};
 
 /// Who may do something in a space, beside its owner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,6 +98,13 @@ impl SpaceEntry {
         self.leaving.clear();
         self.leaving_groups.clear();
         self.listed = Listed::default();
+    }
+}
+
+impl Roll {
+    /// Which epochs of groups lists have that this home knows, of whatever space.
+    pub(super) fn groups_listed(&self) -> impl Iterator<Item = (GroupId, u64)> {
+        self.spaces.iter().flat_map(|space| space.listed.groups.iter().copied())
     }
 }
 
@@ -195,7 +202,10 @@ pub(crate) fn behind(
 
 #[cfg(test)]
 mod tests {
+    use dht::block::mutable::Genesis;
     use filesystem::access::groups::InGroup;
+    use overlay::NodeId;
+    use reactor::crypto::Identity;
 
     use super::super::tests::{key, member, people};
     use super::*;
@@ -260,6 +270,14 @@ mod tests {
         // The list that is gone on from may be an older one, or none: what the newest said that this home knows counts as well.
         assert_eq!(behind(&guests, [then, now], &older), Some(family));
         assert_eq!((behind(&guests, [then], &older), behind(&guests, [then, now], &groups)), (None, None));
+        // Nor need it be of this space: whoever was taken out does not come in by another one.
+        let mut roll = Roll::default();
+        for (salt, listed) in [(5, then), (6, now)] {
+            let owner = Identity::from_seed(&[1; 32]);
+            let genesis = Genesis::sign(&owner, [salt; 32], vec![NodeId([1; 32])], Vec::new());
+            roll.space_or_new(&genesis, "docs").listed.groups = vec![listed];
+        }
+        assert_eq!(behind(&guests, roll.groups_listed(), &older), Some(family));
         // A group that this home has not heard of, of whatever register, is told as well; unless it is taken off.
         assert_eq!(behind(&guests, [], &Groups::default()), Some(family));
         assert_eq!(behind(&Guests::default(), [now], &Groups::default()), None);

@@ -8,10 +8,10 @@ use dht::block::mutable::{Genesis, Signed};
 use filesystem::access::list::{AccessList, Found};
 use filesystem::access::{RootError, open_root};
 
-use super::sealed::says_given_up;
+use super::sealed::{says_given_up, sealed};
 use super::{Guests, Turn, keys, read_roll};
 use crate::errors::Failure;
-use crate::roll::{Listed, Roll};
+use crate::roll::{Listed, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 
 /// Whom a space's root opens to.
@@ -34,7 +34,49 @@ pub(crate) enum Seal {
 ///
 /// # Suspends
 /// While it is read.
-pub(crate) fn learn(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis>) -> Result<Seal, Failure> {
+pub(crate) fn learn(sharer: &Sharer<'_>, turn: &Turn, genesis: &Signed<Genesis>) -> Result<Seal, Failure> {
+    look_at(sharer, turn, genesis).map(|(seal, _)| seal)
+}
+
+/// The list of a space that is in force, whoever of the owner's homes signed it; `None` if nobody is in it. The roll has what it says
+/// then.
+///
+/// # Errors
+/// As [`learn`]; `Failure::Space` if the root does not have it, so that what it says is not known.
+///
+/// # Suspends
+/// While it is read.
+pub(crate) fn newest(
+    sharer: &Sharer<'_>,
+    turn: &Turn,
+    space: &SpaceEntry,
+) -> Result<Option<AccessList>, Failure> {
+    let genesis = space.genesis()?;
+    let list = match look_at(sharer, turn, &genesis)? {
+        (Seal::GivenUp, _) => return Ok(None),
+        (Seal::Others(error), _) => return Err(sealed(&error)),
+        (Seal::Ours, list) => list,
+    };
+    let roll = read_roll(sharer)?.0;
+    let number =
+        roll.spaces.iter().find(|known| known.genesis == space.genesis).map_or(0, |known| known.number);
+    match list {
+        Some(list) if list.number >= number => Ok(Some((*list).clone())),
+        // Its making was cut short, or it was made by nothing but a link.
+        None if number == 0 && !space.is_linked => Ok(None),
+        _ => Err(Failure::Space {
+            reason: "its root does not have the newest list of its owner's: somebody who may write there took it away".into(),
+            advice: "`unshare DIR` takes everybody off it, and it has a new list then",
+        }),
+    }
+}
+
+/// As [`learn`], with the list that the root has.
+fn look_at(
+    sharer: &Sharer<'_>,
+    _: &Turn,
+    genesis: &Signed<Genesis>,
+) -> Result<(Seal, Option<Signed<AccessList>>), Failure> {
     let keys = keys(sharer, genesis)?;
     let failed = |reason: String| Failure::Sharing { reason };
     let record = sharer.store.read(&keys.register).map_err(|error| failed(error.to_string()))?;
@@ -49,17 +91,17 @@ pub(crate) fn learn(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis>) ->
     }
     let root = record.map(|record| open_root(&record.payload, record.version, &keys.secret)).transpose();
     match (root, entry) {
-        (_, Some(_)) if is_given_up => Ok(Seal::GivenUp),
+        (_, Some(_)) if is_given_up => Ok((Seal::GivenUp, None)),
         (Ok(Some(root)), entry) => match root.charter.access_list(&genesis.owner, &keys.register) {
             Found::List(list) => Roll::change(sharer.home, |roll| {
                 roll.learn(genesis, &list);
-                Ok(Seal::Ours)
+                Ok((Seal::Ours, Some(list)))
             }),
-            _ if entry.is_some() => Ok(Seal::Ours),
+            _ if entry.is_some() => Ok((Seal::Ours, None)),
             _ => Err(failed("this home does not have the space, and it has no list of its owner's".into())),
         },
-        (Ok(None), Some(_)) => Ok(Seal::Ours),
-        (Err(error), Some(_)) => Ok(Seal::Others(error)),
+        (Ok(None), Some(_)) => Ok((Seal::Ours, None)),
+        (Err(error), Some(_)) => Ok((Seal::Others(error), None)),
         (_, None) => {
             Err(failed("this home does not have the space, and it has no list of its owner's".into()))
         }

@@ -19,10 +19,13 @@ use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 use super::sealed::says_given_up;
-use super::{Expanded, Turn, Wish, behind, distrust, distrust_without, keys, next_list, read_roll, sealed};
+use super::{
+    Expanded, Turn, Wish, behind, distrust, distrust_without, keys, next_list, read_roll, reason_of, sealed,
+};
 use crate::admitting::now;
 use crate::author;
 use crate::errors::Failure;
+use crate::groups;
 use crate::output;
 use crate::roll::{Allowed, Listed, Roll, SpaceEntry};
 use crate::sharing::Sharer;
@@ -171,14 +174,26 @@ impl<'a> Saying<'a> {
     /// the newest root. Asked after that was read and before it is swapped, as for the drive.
     fn say(&self, charter: &mut Charter, is_newest: bool) -> Result<bool, String> {
         let (register, owner) = (self.keys.register, self.genesis.owner);
-        let (roll, kept) = read_roll(self.sharer).map_err(|failure| failure.to_string())?;
+        let found = charter.access_list(&owner, &register);
         let bytes = self.genesis.to_bytes();
+        let (mut roll, mut kept) = read_roll(self.sharer).map_err(|failure| failure.to_string())?;
+        let has_groups =
+            |space: &SpaceEntry| space.genesis.0 == bytes && !self.wish().guests(space).groups.is_empty();
+        if !matches!(found, Found::List(_)) && roll.spaces.iter().any(has_groups) {
+            // What the list of then said of them nobody knows.
+            groups::learn(self.sharer).map_err(|failure| {
+                format!(
+                    "its list is gone, and who is in its groups can't be looked at: {}",
+                    reason_of(&failure)
+                )
+            })?;
+            (roll, kept) = read_roll(self.sharer).map_err(|failure| failure.to_string())?;
+        }
         let entry = roll.spaces.iter().find(|space| space.genesis.0 == bytes);
         let entry = entry.ok_or("the roll of this home does not have the space")?;
         let writers = self.sharer.store.writers(&register).map_err(|error| error.to_string())?;
         let is_revoked = |key: &PublicKey| kept.contains(key) || self.revoked.contains(key);
         let groups = roll.groups_known().map_err(|failure| failure.to_string())?;
-        let found = charter.access_list(&owner, &register);
         let known = known_on_it(entry, &groups);
         if !(is_newest && matches!(found, Found::List(_)))
             && let Some(reason) = distrust_without(&known, &writers, &roll.members, is_revoked)
@@ -217,11 +232,11 @@ impl<'a> Saying<'a> {
         };
         let wished = self.wish().guests(entry);
         let of_before = before.groups.iter().map(|group| (group.id, group.epoch));
-        if let Some(id) = behind(&wished, of_before.chain(entry.listed.groups.iter().copied()), &groups) {
+        if let Some(id) = behind(&wished, of_before.chain(roll.groups_listed()), &groups) {
             let listed = before.groups.iter().find(|group| group.id == id).map(|group| group.name.as_str());
             let name = groups.get(id).map(|group| group.name.as_str()).or(listed);
             return Err(format!(
-                "this home has not heard of the newest state of the group {}, as the space's list has it: another machine of the owner's \
+                "this home has not heard of the newest state of the group {}, as the list of a space has it: another machine of the owner's \
                  changed it",
                 name.unwrap_or("on it")
             ));

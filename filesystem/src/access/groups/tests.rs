@@ -105,47 +105,109 @@ fn groups_are_bounded_in_number_and_depth_and_in_all_that_is_in_them() {
 }
 
 #[test]
-fn what_two_registers_had_is_one_and_the_newer_state_of_each_group_counts() {
+fn what_two_registers_had_is_one_and_in_a_group_of_both_is_who_is_in_it_in_both() {
     let mut one = Groups::default();
-    let [family, kids] = ["family", "kids"].map(|name| one.create(name).unwrap());
-    one.add(family, &who(1)).unwrap();
-    one.add(kids, &who(2)).unwrap();
+    let [family, kids, outer] = ["family", "kids", "outer"].map(|name| one.create(name).unwrap());
+    for (id, number) in [(family, 1), (family, 4), (kids, 2)] {
+        one.add(id, &who(number)).unwrap();
+    }
+    one.add(outer, &group(family)).unwrap();
     one.name(&RegisterAddress([1; 32]), "one", &[family].into()).unwrap();
     let mut other = one.clone();
     other.remove(family, &who(1)).unwrap();
-    other.add(family, &who(3)).unwrap();
+    // Changed more often than the other one, and 1 is in it there.
+    for number in [5, 6] {
+        one.add(family, &who(number)).unwrap();
+    }
     other.name(&RegisterAddress([2; 32]), "two", &[family].into()).unwrap();
     let club = other.create("club").unwrap();
+    other.add(club, &who(7)).unwrap();
+    // Each in the other would be both in themselves.
+    one.add(family, &group(kids)).unwrap();
+    other.add(kids, &group(family)).unwrap();
     let mut apart = Groups::default();
     let others = apart.create("family").unwrap();
+    let epoch = |groups: &Groups, id| groups.get(id).unwrap().epoch;
     for (mut here, there) in [(one.clone(), &other), (other.clone(), &one)] {
-        here.take_in(there).unwrap();
-        assert_eq!((here.people_of(family), here.people_of(kids)), ([key(3)].into(), [key(2)].into()));
-        assert_eq!((here.reached_by(family).len(), here.get(club).is_some()), (2, true));
-        assert!(here.person(&key(1)).is_none());
-        here.take_in(&apart).unwrap();
+        let before = here.clone();
+        let left_out = here.take_in(there);
+        assert_eq!((here.people_of(family), here.people_of(kids)), ([key(4)].into(), [key(2)].into()));
+        assert_eq!((here.people_of(outer), here.people_of(club)), ([key(4)].into(), [key(7)].into()));
+        assert_eq!(left_out.len(), 5, "1, 5, 6, and either group of the other: {left_out:?}");
+        for id in [family, outer] {
+            assert!([&before, there].iter().all(|state| epoch(state, id) < epoch(&here, id)), "{id:?}");
+        }
+        assert_eq!(here.reached_by(family).len(), 2);
+        assert!(here.person(&key(1)).is_none() && here.check().is_ok());
+        assert!(here.take_in(&apart).is_empty());
         assert_eq!(here.get(others).unwrap().name, "family-2", "a name is one group's");
         let before = here.clone();
-        here.take_in(&apart).unwrap();
+        here.take_in(&apart);
+        here.take_in(there);
         assert_eq!(here, before);
     }
 }
 
 #[test]
-fn a_state_that_is_lost_lets_nobody_in_again_whom_it_had_out() {
+fn what_has_no_room_beside_another_registers_groups_is_left_out_and_told() {
+    let many = |with: &str| {
+        let mut groups = Groups::default();
+        let ids: Vec<GroupId> =
+            (0..40).map(|number| groups.create(&format!("{with}-{number}")).unwrap()).collect();
+        groups.add(ids[0], &group(ids[39])).unwrap();
+        groups
+    };
+    let (mut one, other) = (many("one"), many("other"));
+    let left_out = one.take_in(&other);
+    assert_eq!((one.all().len(), left_out.len()), (GROUPS_MAX, 16));
+    assert!(left_out.iter().all(|left_out| matches!(left_out, LeftOut::Group(_))) && one.check().is_ok());
+}
+
+#[test]
+fn a_state_that_is_lost_lets_nobody_in_again_whom_it_had_out_in_whatever_order_lists_are_looked_at() {
     let mut groups = Groups::default();
-    let [family, kids] = ["family", "kids"].map(|name| groups.create(name).unwrap());
-    for (id, number) in [(family, 1), (kids, 2), (kids, 3)] {
-        groups.add(id, &who(number)).unwrap();
+    let family = groups.create("family").unwrap();
+    for number in [1, 2, 3] {
+        groups.add(family, &who(number)).unwrap();
+    }
+    let epoch = groups.get(family).unwrap().epoch;
+    let list = |id, epoch, people: &[u8]| ListedBy {
+        id,
+        epoch,
+        people: people.iter().map(|number| key(*number)).collect(),
+    };
+    let narrowed = |groups: &Groups, lists: &[ListedBy]| {
+        let (mut forward, mut backward) = (groups.clone(), groups.clone());
+        let reverse: Vec<ListedBy> = lists.iter().rev().cloned().collect();
+        let mut left_out = [forward.narrow(lists), backward.narrow(&reverse)];
+        left_out.iter_mut().for_each(|left_out| left_out.sort());
+        assert_eq!((&forward, &left_out[0]), (&backward, &left_out[1]));
+        (forward, left_out[0].len())
+    };
+    assert_eq!(narrowed(&groups, &[list(family, epoch, &[])]), (groups.clone(), 0), "it tells nothing new");
+    // Two that were made by one state: the first one narrows, and the second one counts as well.
+    let (same, out) =
+        narrowed(&groups, &[list(family, epoch + 1, &[1, 2, 3]), list(family, epoch + 1, &[1, 2])]);
+    assert_eq!((same.people_of(family), out), ([key(1), key(2)].into(), 1));
+    // One that could not be had say what another one says by now.
+    let (later, out) = narrowed(&groups, &[list(family, epoch + 1, &[1, 2]), list(family, epoch + 2, &[1])]);
+    assert_eq!((later.people_of(family), out), ([key(1)].into(), 2));
+    assert!(later.get(family).unwrap().epoch > epoch + 2);
+
+    // By groups in it, and around it.
+    let [kids, outer] = ["kids", "outer"].map(|name| groups.create(name).unwrap());
+    for number in [4, 5] {
+        groups.add(kids, &who(number)).unwrap();
     }
     groups.add(family, &group(kids)).unwrap();
-    let epoch = groups.get(family).unwrap().epoch;
-    let before = groups.clone();
-    groups.narrow(family, epoch, |_| false);
-    assert_eq!(groups, before, "a list of this state tells nothing new");
-    groups.narrow(family, epoch + 5, |on_it| *on_it != key(3));
-    assert_eq!(groups.people_of(family), [key(1), key(2)].into());
-    assert!(groups.all().iter().all(|group| group.epoch > epoch + 5));
+    groups.add(outer, &group(family)).unwrap();
+    let (now, _) = narrowed(&groups, &[list(family, epoch + 5, &[1, 2, 4])]);
+    assert_eq!(now.people_of(outer), [key(1), key(2), key(4)].into());
+    assert_eq!(now.people_of(kids), [key(4)].into());
+    for id in [kids, outer] {
+        assert!(now.get(id).unwrap().epoch > groups.get(id).unwrap().epoch);
+    }
+    assert!(now.get(family).unwrap().epoch > epoch + 5 && now.check().is_ok());
 }
 
 #[test]
