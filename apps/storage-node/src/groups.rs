@@ -36,7 +36,7 @@ use crate::process;
 use crate::roll::{LetIn, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 use crate::space_lists::{Expanded, Guests, Turn};
-use register::{change, refused};
+use register::{change, refused, take_out};
 pub(crate) use register::{find, forget, learn, look, note, note_spaces, unnote};
 
 /// What their register is called.
@@ -284,7 +284,7 @@ fn is_a_members_name(name: &str, home: &Home, network: &Network) -> Result<bool,
 fn change_members(sharer: &Sharer<'_>, name: &str, who: &[String], is_coming: bool) -> Result<(), Failure> {
     let turn = Turn::take(sharer.home)?;
     let roll = Roll::read(sharer.home)?;
-    let ((id, changed), groups) = change(sharer, &turn, |groups| {
+    let act = |groups: &mut Groups| {
         let id = called(groups, name)?;
         let mut changed: Vec<Changed> = Vec::new();
         for who in who {
@@ -303,7 +303,9 @@ fn change_members(sharer: &Sharer<'_>, name: &str, who: &[String], is_coming: bo
             refuse_a_crowd(&roll, groups, &bringing::reached(&roll, groups, id))?;
         }
         Ok((id, changed))
-    })?;
+    };
+    let ((id, changed), groups) =
+        if is_coming { change(sharer, &turn, act)? } else { take_out(sharer, &turn, act)? };
     // Also what the groups do not have noted, and lists say.
     let unread: Vec<String> = {
         let spaces = bringing::look(sharer, &turn, id)?;

@@ -72,14 +72,19 @@ fn a_drive_has_one_set_of_groups_and_a_copy_of_the_home_that_made_others_is_told
     // A writer takes away that the drive says where they are, and the second machine makes others.
     let node = home.join("nodes/1");
     let running = Running::start(&["run", "--home", text(&node)], "listening on");
+    printed(&home, &["group", "add", "family", &his]);
     printed(&home, &["share", "docs", "--read", "family"]);
     thief::hide_the_groups(&home, &bobs);
     printed(&second, &["group", "create", "club"]);
     printed(&second, &["group", "add", "club", &his]);
     printed(&second, &["share", "notes", "--read", "club"]);
     // The first one is told, and lets nobody of its own group into what another one's is for.
-    let said = refusal(&home, &["group", "add", "family", &his]);
+    let said = refusal(&home, &["group", "create", "kids"]);
     assert!(said.contains("names other groups") && said.contains("group restore"), "{said}");
+    // It takes out whom it is to all the same: that writer may be who is to go.
+    let said = printed(&home, &["group", "remove", "family", &his]);
+    assert!(said.contains("removed from family"), "{said}");
+    assert!(!printed(&home, &["access", "docs"]).contains(&his));
     let said = refusal(&home, &["share", "notes"]);
     assert!(said.contains("has not heard of") && said.contains("club"), "{said}");
     let listed = printed(&second, &["access", "notes"]);

@@ -48,6 +48,8 @@ const GROUPS_IN_MAX: usize = 16;
 const DEPTH_MAX: usize = 8;
 /// So many spaces name a group at most: as many as a mount shows.
 const SPACES_MAX: usize = 64;
+/// So many changes of a group there are never in one register.
+const FAR: u64 = 1 << 32;
 /// Bytes of a name.
 pub const NAME_SIZE_MAX: usize = 56;
 /// Bytes of a space's path that are remembered, of its end.
@@ -477,6 +479,16 @@ impl Groups {
             let Some(then) = state.get(group.id) else { continue };
             let is_other = state.people_of(group.id) != people;
             group.epoch = group.epoch.max(then.epoch.saturating_add(u64::from(is_other)));
+        }
+    }
+
+    /// Has each group that changed since then have an epoch that no other register's state of it has: whoever goes by that one makes no
+    /// list any more that would bring somebody back, until the two are put together.
+    pub fn rise_far(&mut self, before: &Groups) {
+        for group in &mut self.groups {
+            if before.get(group.id).is_none_or(|then| then.epoch != group.epoch) {
+                group.epoch = group.epoch.saturating_add(FAR);
+            }
         }
     }
 

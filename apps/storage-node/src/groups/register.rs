@@ -41,6 +41,11 @@ fn are_two() -> Failure {
     }
 }
 
+fn are_two_still() -> &'static str {
+    "the drive's root names other groups than those that this home knows, and who is taken out is out of these; until `group restore` puts \
+     the two together nobody else is let in, and other copies of this home that go by the other ones say nothing in the lists of what these are on"
+}
+
 /// As it was found.
 pub(super) struct Found {
     pub(super) register: RegisterAddress,
@@ -90,7 +95,7 @@ pub(super) fn entry(sharer: &Sharer<'_>) -> Result<Option<GroupsEntry>, Failure>
 }
 
 /// As [`find`]; one that is new if there is none. The drive's root says which it is, before anything is in it.
-fn find_or_make(sharer: &Sharer<'_>) -> Result<Signed<Genesis>, Failure> {
+fn find_or_make(sharer: &Sharer<'_>, may: May) -> Result<Place, Failure> {
     let known = match find(sharer)? {
         Some(known) => known,
         None => sharer.new_register(groups::new_salt(&sharer.network.volume_salt.0))?,
@@ -109,12 +114,35 @@ fn find_or_make(sharer: &Sharer<'_>) -> Result<Signed<Genesis>, Failure> {
         Err(failure) => return Err(failure),
     };
     if has_content && named.register() != known.register() {
-        return Err(are_two());
+        // Any writer of the drive can put an older name back, who may be the one that is to go.
+        return match may {
+            May::LetIn => Err(are_two()),
+            May::TakeOut => {
+                warn(format_args!("{}", are_two_still()));
+                Ok(Place { genesis: known, is_of_two: true })
+            }
+        };
     }
-    Roll::change(sharer.home, |roll| {
+    let genesis = Roll::change(sharer.home, |roll| {
         roll.finds_groups(&named);
         roll.groups.as_ref().map_or(Ok(named.clone()), GroupsEntry::genesis)
-    })
+    })?;
+    Ok(Place { genesis, is_of_two: false })
+}
+
+/// What a change does, at most.
+#[derive(Clone, Copy)]
+enum May {
+    LetIn,
+    /// Nobody comes in by it: it is made also where the drive's root names other groups.
+    TakeOut,
+}
+
+/// Where they are changed.
+struct Place {
+    genesis: Signed<Genesis>,
+    /// The drive's root names another one.
+    is_of_two: bool,
 }
 
 /// That the drive's root names no other groups than those that this home knows; if it names none, has it name these.
@@ -214,6 +242,24 @@ pub(super) fn change<T>(
     turn: &Turn,
     change: impl FnOnce(&mut Groups) -> Result<T, Failure>,
 ) -> Result<(T, Groups), Failure> {
+    change_once(sharer, turn, May::LetIn, change)
+}
+
+/// As [`change`], of who is to be in no group any more.
+pub(super) fn take_out<T>(
+    sharer: &Sharer<'_>,
+    turn: &Turn,
+    change: impl FnOnce(&mut Groups) -> Result<T, Failure>,
+) -> Result<(T, Groups), Failure> {
+    change_once(sharer, turn, May::TakeOut, change)
+}
+
+fn change_once<T>(
+    sharer: &Sharer<'_>,
+    turn: &Turn,
+    may: May,
+    change: impl FnOnce(&mut Groups) -> Result<T, Failure>,
+) -> Result<(T, Groups), Failure> {
     let mut change = Some(change);
     let once = &mut |groups: &mut Groups| {
         let change = change.take().ok_or_else(|| Failure::Group {
@@ -223,13 +269,14 @@ pub(super) fn change<T>(
         })?;
         change(groups)
     };
-    try_change(sharer, turn, once)
+    try_change(sharer, turn, may, once)
 }
 
 /// As [`change`], of what is so whatever another machine has changed meanwhile.
 fn change_anyway<T>(
     sharer: &Sharer<'_>,
     turn: &Turn,
+    may: May,
     change: &mut dyn FnMut(&mut Groups) -> Result<T, Failure>,
 ) -> Result<(T, Groups), Failure> {
     let mut tries = 0..TRIES;
@@ -237,21 +284,25 @@ fn change_anyway<T>(
         Some(_) => change(groups),
         None => Err(failed("other machines of yours were faster each time")),
     };
-    try_change(sharer, turn, bounded)
+    try_change(sharer, turn, may, bounded)
 }
 
 fn try_change<T>(
     sharer: &Sharer<'_>,
     _: &Turn,
+    may: May,
     change: &mut dyn FnMut(&mut Groups) -> Result<T, Failure>,
 ) -> Result<(T, Groups), Failure> {
-    let genesis = find_or_make(sharer)?;
+    let Place { genesis, is_of_two } = find_or_make(sharer, may)?;
     let mut found = read(sharer, &genesis)?;
     loop {
         let mut groups = found.groups.clone();
         let result = change(&mut groups)?;
         if groups == found.groups {
             return Ok((result, groups));
+        }
+        if is_of_two {
+            groups.rise_far(&found.groups);
         }
         match swap(sharer, &found, &groups)? {
             Some(record) => {
@@ -292,7 +343,7 @@ pub(crate) fn note(
     let (register, ids) = (genesis.register(), ids.iter().copied().collect());
     let mut name =
         |groups: &mut Groups| groups.name(&register, path, &ids).map(drop).map_err(|error| refused(&error));
-    change_anyway(sharer, turn, &mut name).map(|((), groups)| groups)
+    change_anyway(sharer, turn, May::LetIn, &mut name).map(|((), groups)| groups)
 }
 
 /// Has groups be noted to be named by a space no more: this home has just taken them off its list.
@@ -313,7 +364,7 @@ pub(crate) fn unnote(
         groups.unname(&register, &ids);
         Ok(())
     };
-    change_anyway(sharer, turn, &mut unname).map(drop)
+    change_anyway(sharer, turn, May::LetIn, &mut unname).map(drop)
 }
 
 /// Has each group be noted to be named by those spaces of this home whose lists name it, or are to. None is noted to name it no more: what
@@ -338,7 +389,7 @@ pub(crate) fn note_spaces(sharer: &Sharer<'_>, patience: Duration) -> Result<(),
     let home = sharer.home.clone();
     let roll = reactor::offload(move || Roll::read(&home))?;
     let mut name = |groups: &mut Groups| Ok(noting(&roll, groups).1);
-    let (failure, _) = change_anyway(sharer, &turn, &mut name)?;
+    let (failure, _) = change_anyway(sharer, &turn, May::LetIn, &mut name)?;
     failure.map_or(Ok(()), Err)
 }
 
@@ -379,7 +430,7 @@ pub(crate) fn forget(sharer: &Sharer<'_>, revoked: &Revocations, patience: Durat
         groups.forget(is_gone);
         Ok(())
     };
-    change_anyway(sharer, &turn, &mut forget).map(drop)
+    change_anyway(sharer, &turn, May::TakeOut, &mut forget).map(drop)
 }
 
 /// Takes over what another machine of the owner's has changed, takes whoever is revoked out of them, and has the drive's root say where

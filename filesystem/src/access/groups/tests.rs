@@ -149,6 +149,25 @@ fn what_two_registers_had_is_one_and_in_a_group_of_both_is_who_is_in_it_in_both(
 }
 
 #[test]
+fn whoever_is_taken_out_while_there_are_two_registers_is_not_brought_back_by_what_the_other_one_does() {
+    let mut one = Groups::default();
+    let [family, kids, club] = ["family", "kids", "club"].map(|name| one.create(name).unwrap());
+    one.add(family, &group(kids)).unwrap();
+    one.add(kids, &who(1)).unwrap();
+    let (mut other, before) = (one.clone(), one.clone());
+    for number in 2..9 {
+        other.add(kids, &who(number)).unwrap();
+    }
+    one.remove(kids, &who(1)).unwrap();
+    one.rise_far(&before);
+    let epoch = |groups: &Groups, id| groups.get(id).unwrap().epoch;
+    for id in [family, kids] {
+        assert!(epoch(&one, id) > epoch(&other, id));
+    }
+    assert_eq!(epoch(&one, club), epoch(&before, club));
+}
+
+#[test]
 fn what_has_no_room_beside_another_registers_groups_is_left_out_and_told() {
     let many = |with: &str| {
         let mut groups = Groups::default();
