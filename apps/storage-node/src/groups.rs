@@ -15,6 +15,7 @@ mod showing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dht::RegisterAddress;
 use filesystem::access::groups::{self, GroupId, Groups, GroupsError, InGroup, Person};
 use filesystem::access::list::PEOPLE_MAX;
 use filesystem::format::printable_path;
@@ -113,9 +114,15 @@ fn create(sharer: &Sharer<'_>, name: &str) -> Result<(), Failure> {
 
 fn delete(sharer: &Sharer<'_>, name: &str) -> Result<(), Failure> {
     let turn = Turn::take(sharer.home)?;
-    let id = called(&learn(sharer)?, name)?;
+    let before = learn(sharer)?;
+    let id = called(&before, name)?;
     // What is noted may be of what came to nothing, and what names it may not be noted.
     let spaces = bringing::look(sharer, &turn, id)?;
+    // What is noted after that another machine is about to share.
+    let was_noted = |register: &RegisterAddress| {
+        let mut noted = before.get(id).into_iter().flat_map(|group| &group.spaces);
+        noted.any(|space| space.register == register.0)
+    };
     change(sharer, &turn, |groups| {
         let id = called(groups, name)?;
         for space in &spaces {
@@ -124,8 +131,8 @@ fn delete(sharer: &Sharer<'_>, name: &str) -> Result<(), Failure> {
                 Some(true) => {
                     groups.name(&register, space.path(), &[id].into()).map_err(|error| refused(&error))?
                 }
-                Some(false) => groups.unname(&register, &[id].into()),
-                None => false,
+                Some(false) if was_noted(&register) => groups.unname(&register, &[id].into()),
+                _ => false,
             };
         }
         groups.delete(id).map_err(|error| Failure::Group {

@@ -250,7 +250,21 @@ fn put_off_the_drive(
         "what it could read until now it may have kept, and its machine's cache has some of it: change what passwords lay in the drive",
     );
     let roll = Roll::read(home).map(|roll| tell_what_is_left(&roll, member, list));
-    of_drive.and(of_spaces).and(of_groups).and(roll)
+    all_of([of_drive, of_spaces, of_groups, roll])
+}
+
+/// Each of them, or why those are not done that failed: none hides another.
+fn all_of<const COUNT: usize>(results: [Result<(), Failure>; COUNT]) -> Result<(), Failure> {
+    let mut failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
+    if failures.len() > 1 {
+        let reason_of = |failure: Failure| match failure {
+            Failure::Removing { reason } => reason,
+            other => other.to_string(),
+        };
+        let reasons: Vec<String> = failures.drain(..).map(reason_of).collect();
+        return Err(Failure::Removing { reason: reasons.join("; and ") });
+    }
+    failures.pop().map_or(Ok(()), Err)
 }
 
 /// Where the spaces are that somebody is on the list of, as far as this home knows.

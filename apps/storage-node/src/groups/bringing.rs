@@ -125,10 +125,15 @@ pub(super) fn bring(sharer: &Sharer<'_>, reached: &BTreeMap<[u8; 32], String>) -
         match settle_one(sharer, space, &Revocations::default(), until) {
             Ok(published) => {
                 done += 1;
-                let changed = published.map(|published| (published.list, published.changed));
-                match &changed {
-                    Some((list, changed)) if !changed.is_empty() => share::tell(&path, list, changed),
-                    _ => {}
+                let Some(published) = published else {
+                    say(format_args!(
+                        "{path}: nobody is in it, for it was given up, or its making was cut short ({done} of {})",
+                        reached.len()
+                    ));
+                    continue;
+                };
+                if !published.changed.is_empty() {
+                    share::tell(&path, &published.list, &published.changed);
                 }
                 say(format_args!("{path}: its list says so ({done} of {})", reached.len()));
             }
