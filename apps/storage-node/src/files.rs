@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::errors::Failure;
 
-/// 1 MiB: a network of a thousand nodes takes a fifth of it, and a stray huge file must not fill the memory.
-const FILE_SIZE_BYTES_MAX: u64 = 1 << 20;
+/// 4 MiB: what an owner's home knows of 64 spaces with 64 people each takes a third of it, a network of a thousand nodes a twentieth; and
+/// a stray huge file must not fill the memory. Nothing larger is written, which could not be read again.
+const FILE_SIZE_BYTES_MAX: u64 = 4 << 20;
 
 /// A kind of settings file, with the version of its layout.
 pub(crate) trait Kind: Serialize + DeserializeOwned {
@@ -48,11 +49,18 @@ struct Envelope {
 /// Writes `content` to `path`, atomically and durably.
 ///
 /// # Errors
-/// What the file system answered, with the path.
+/// What the file system answered, with the path; or that it is more than [`load`] reads: what was there stays.
 pub(crate) fn save<T: Kind>(path: &Path, content: &T) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(&Outgoing { kind: T::KIND, version: T::VERSION, content })
         .map_err(|error| Failure::damaged(path, error))?;
     text.push(b'\n');
+    if text.len() as u64 > FILE_SIZE_BYTES_MAX {
+        let error = io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "there is too much to remember in it: nothing was changed",
+        );
+        return Err(Failure::file(path, error));
+    }
     write_atomically(path, &text, if T::PRIVATE { 0o600 } else { 0o644 })
         .map_err(|error| Failure::file(path, error))
 }
@@ -219,6 +227,25 @@ mod tests {
         assert_eq!(load::<Sample>(&path).unwrap(), Sample { count: 8 });
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "a temporary file stayed behind");
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Long {
+            text: String,
+        }
+        impl Kind for Long {
+            const KIND: &'static str = "long";
+            const VERSION: u32 = 1;
+            const SECRET: bool = false;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("long.json");
+        let of = |bytes: u64| Long { text: "x".repeat(bytes as usize) };
+        save(&path, &of(FILE_SIZE_BYTES_MAX - 200)).unwrap();
+        assert!(matches!(save(&path, &of(FILE_SIZE_BYTES_MAX)), Err(Failure::File { .. })));
+        assert_eq!(load::<Long>(&path).unwrap(), of(FILE_SIZE_BYTES_MAX - 200));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) use showing::access;
 
 /// As many as a mount shows.
 const SPACES_MAX: usize = 64;
-/// With those that were removed, which the roll remembers: some 600 bytes each of a file of at most 1 MiB.
+/// With those that were removed, which the roll remembers: some 600 bytes each of a file of at most 4 MiB.
 const SPACES_EVER_MAX: usize = 512;
 /// Mounts look for what others changed once a second.
 const SHOWN_LIMIT: Duration = Duration::from_secs(5);
