@@ -113,6 +113,9 @@ pub enum Refusal {
     /// The request breaks a bound.
     #[error("the request breaks a bound: {0}")]
     Bounds(String),
+    /// The deleted copy that is handed on was to be kept until now, and no longer.
+    #[error("the block was deleted by its owner's word, and the time is over for which it was kept")]
+    Over,
 }
 
 reactor::service! {

@@ -21,7 +21,7 @@ use overlay::{Contact, NodeId, Overlay};
 use reactor::cell::RefCell;
 
 use crate::address::{Address, OwnerTag};
-use crate::block::deletion::OwnersWord;
+use crate::block::deletion::{OwnersWord, Verdict};
 use crate::block_store::BlockStore;
 use crate::client::Client;
 use crate::collect::{Census, CensusError, Deleted};
@@ -29,7 +29,7 @@ use crate::links::Failure;
 use crate::message::{
     GetBlockResponse, HasBlocks, ListBlocks, ListBlocksRequest, PutBlock, PutBlockRequest, Refusal, Words,
 };
-use crate::node::deletions::word_key;
+use crate::node::deletions::{now_seconds, word_key};
 use crate::placement;
 use crate::replicate::{BLOCK_CALL_TIMEOUT, GetJob};
 
@@ -136,7 +136,7 @@ impl<O: Overlay + 'static> Client<O> {
             let mut failed = BTreeMap::new();
             for (address, outcome) in self.thicken(&stay, &thin) {
                 match outcome {
-                    Ok(()) => spread.copied += 1,
+                    Ok(is_copied) => spread.copied += u64::from(is_copied),
                     Err(failure) => drop(failed.insert(address, failure)),
                 }
             }
@@ -184,7 +184,7 @@ impl<O: Overlay + 'static> Client<O> {
         Ok(looked)
     }
 
-    fn thicken(&self, stay: &[Contact], thin: &[Thin]) -> Vec<(Address, Result<(), String>)> {
+    fn thicken(&self, stay: &[Contact], thin: &[Thin]) -> Vec<(Address, Result<bool, String>)> {
         let (next, outcomes) = (Cell::new(0), RefCell::new(Vec::new()));
         reactor::scope(|scope| {
             for _ in 0..COPIES_AT_ONCE.min(thin.len()) {
@@ -201,8 +201,9 @@ impl<O: Overlay + 'static> Client<O> {
     }
 
     /// Puts a block on the first of those that stay and lack it, in the order of those that stay, as old as its youngest copy.
-    /// Whoever refuses it, for whatever reason, has no copy.
-    fn copy(&self, stay: &[Contact], block: &Thin) -> Result<(), String> {
+    /// Whoever refuses it, for whatever reason, has no copy. A deleted one whose time is over needs none, though somebody who heard
+    /// of it late keeps it yet. Says whether any was made.
+    fn copy(&self, stay: &[Contact], block: &Thin) -> Result<bool, String> {
         let Thin { address, holders, missing, put_seconds, is_deleted, kept_seconds } = block;
         let (proof, content, deleted_by) = self.fetch_any(holders, address, *is_deleted)?;
         let request = PutBlockRequest {
@@ -211,14 +212,15 @@ impl<O: Overlay + 'static> Client<O> {
             kept_seconds: *kept_seconds,
             ..PutBlockRequest::new(*address, proof.tag)
         };
+        let is_over = request.deleted_by.as_ref().is_some_and(|word| is_over(word, *kept_seconds));
         let living = PutBlockRequest { deleted_by: None, kept_seconds: 0, ..request.clone() };
         let mut others = placement::order(&NodeId(address.0), stay);
         others.retain(|node| holders.iter().all(|holder| holder.id != node.id));
-        let (mut made, mut reason) = (0, "no further node is there".to_owned());
+        let (mut made, mut needs_none, mut reason) = (0, false, "no further node is there".to_owned());
         for node in &others {
             let given = match self.give(node, &request, &content) {
                 // Its owner has taken back there what those that have it were told: so it is to live, and they have all there is of
-                // it. Where it is over instead it is refused once more; and what nobody took is no copy, whatever is said of it.
+                // it. What nobody took is no copy, whatever is said of it.
                 Err(Failure::Refused(Refusal::Superseded)) if *is_deleted => {
                     self.give(node, &living, &content)
                 }
@@ -226,13 +228,15 @@ impl<O: Overlay + 'static> Client<O> {
             };
             match given {
                 Ok(()) => made += 1,
+                // One alone may say so of anything: the word that is handed on has to say it as well.
+                Err(Failure::Refused(Refusal::Over)) if is_over => needs_none = true,
                 Err(failure) => reason = failure.to_string(),
             }
             if made == *missing {
-                return Ok(());
+                return Ok(true);
             }
         }
-        Err(format!("{address}: {reason}"))
+        if needs_none { Ok(made > 0) } else { Err(format!("{address}: {reason}")) }
     }
 
     /// Reads a block from one of those who hold it; with the word by which it was, if it is deleted.
@@ -311,6 +315,15 @@ impl<O: Overlay + 'static> Client<O> {
         };
         if has { Ok(()) } else { Err(Failure::Lied(format!("{node} took a block and does not have it"))) }
     }
+}
+
+/// Whether the time is over of what was deleted by that word, for who heard it when it was said, and keeps it for so long.
+fn is_over(word: &OwnersWord, kept_seconds: u32) -> bool {
+    let kept_seconds = match word.deletion.verdict {
+        Verdict::Delete { retention_seconds, .. } => retention_seconds.max(kept_seconds),
+        Verdict::Keep => return false,
+    };
+    (word.deletion.said_ms / 1000).saturating_add(kept_seconds.into()) <= now_seconds()
 }
 
 #[cfg(test)]

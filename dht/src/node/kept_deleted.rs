@@ -23,8 +23,9 @@ impl Node {
     /// Keeps a deleted block until its time is over.
     ///
     /// # Errors
-    /// [`Refusal::Superseded`] if it is not deleted by what this node knows, or its time is over; [`Refusal::Invalid`] if the word does
-    /// not verify or is about another block; that of the store.
+    /// [`Refusal::Superseded`] if it is not deleted by what this node knows; [`Refusal::Over`] if it is, and its time is over;
+    /// [`Refusal::Invalid`] if the word does not verify or is about another block; [`Refusal::Bounds`] without a time at which it was
+    /// put; that of the store.
     ///
     /// # Suspends
     /// Until it is durable.
@@ -49,7 +50,8 @@ impl Node {
         if !address.names(tag, content) {
             return Err(Refusal::Misnamed);
         }
-        let put_seconds = request.put_seconds.ok_or(Refusal::Superseded)?;
+        let without_time = || Refusal::Bounds("a deleted block without the time at which it was put".into());
+        let put_seconds = request.put_seconds.ok_or_else(without_time)?;
         let _deciding = self.deletions.decide(*address);
         if self.has_block(address) {
             return if self.is_dead(address)? { Ok(()) } else { Err(Refusal::Superseded) };
@@ -67,8 +69,11 @@ impl Node {
                 Told { received_seconds, kept_seconds, word: word.clone() }
             }
         };
-        let due = told.due_seconds(put_seconds).filter(|due| *due > now_seconds());
-        let due = due.ok_or(Refusal::Superseded)?;
+        // Two things, for whoever hands it on puts it as one that lives if it is to live.
+        let due = told.due_seconds(put_seconds).ok_or(Refusal::Superseded)?;
+        if due <= now_seconds() {
+            return Err(Refusal::Over);
+        }
         let plain =
             PutBlockRequest { deleted_by: None, kept_seconds: 0, may_use_reserve: false, ..request.clone() };
         let write = || -> Result<(), Refusal> {

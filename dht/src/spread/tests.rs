@@ -7,7 +7,7 @@ use reactor::crypto::Identity;
 use reactor::sim::{self, SimConfig};
 
 use super::*;
-use crate::block::deletion::{Speaker, Verdict};
+use crate::block::deletion::Speaker;
 use crate::testing::{FakeNetwork, Mood};
 
 fn contents(count: u32) -> Vec<Bytes> {
@@ -272,5 +272,40 @@ fn what_its_owner_took_back_is_copied_living_from_the_one_that_missed_that() {
         for fake in others {
             assert!(fake.node().has_block(&address) && fake.node().is_dead(&address) == Ok(false));
         }
+    });
+}
+
+/// What went wrong: one that heard of a deletion late kept the block for longer than all others, who refused it; whoever knew nothing
+/// of it was given it as one that lives, and nobody could be taken away.
+#[test]
+fn what_somebody_who_heard_of_it_late_keeps_for_longer_lives_nowhere_again_and_keeps_no_node_from_going() {
+    const DAY: u64 = 24 * 3600;
+    sim::run(1, SimConfig::default(), |_| {
+        let network = FakeNetwork::new(4, 3, 1);
+        let (owner, salt) = (Rc::new(Identity::from_seed(&[1; 32])), [2; 32]);
+        let client = network.client_with(&owner, crate::owner_tag(&owner.public_key(), &salt));
+        network.nodes.iter().for_each(|fake| fake.node().say_retention(7 * DAY as u32));
+        let [late, told @ .., untold] = &network.nodes[..] else { panic!("there are four") };
+        let content = Bytes::from_static(b"gone for good");
+        let address = Address::of(&client.tag(), &content);
+        let request =
+            PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, client.tag()) };
+        let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt, grant: None };
+        let now = crate::node::deletions::now_seconds();
+        let verdict = Verdict::Delete { put_before_seconds: now, retention_seconds: 0 };
+        let word = speaker.say(address, now * 1000, verdict);
+        late.node().put_block_of(&request, &content).unwrap();
+        for fake in told {
+            fake.node().put_block_of(&request, &content).unwrap();
+            fake.node().hear(&word).unwrap();
+        }
+        reactor::sleep(Duration::from_secs(5 * DAY));
+        late.node().learn(&word).unwrap();
+        reactor::sleep(Duration::from_secs(4 * DAY));
+        network.nodes.iter().for_each(|fake| fake.node().remove_all_due().unwrap());
+        assert_eq!(late.node().is_dead(&address), Ok(true));
+        let spread = client.spread_without(&late.contact.id, &[], |_| {});
+        assert_eq!(spread, Ok(Spread { blocks: 0, kept: 1, copied: 0, was_asked: true }));
+        assert!(told.iter().chain([untold]).all(|fake| !fake.node().has_block(&address)));
     });
 }
