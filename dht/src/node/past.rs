@@ -75,17 +75,28 @@ fn slot_seconds(retention_seconds: u32) -> u64 {
 }
 
 /// Of the values that were accepted at `times`, in order, the last of which was replaced at `now`: those that need not be kept any more.
+/// None within the retention as long as there are no more than may be: what was kept in shorter slots, under a retention that was
+/// shorter, stays when that becomes longer, as it does when somebody has seen an attack. Beyond that first what is neither of the first
+/// ones nor the last of a slot, as between those writers took turns.
 fn superfluous(times: &[u64], now: u64, retention_seconds: u32) -> Vec<u64> {
     let begin = now.saturating_sub(retention_seconds.into());
     let slot = |time: &u64| time / slot_seconds(retention_seconds);
-    let is_superfluous = |(index, time): (usize, &u64)| {
-        let is_over = times.get(index + 1).copied().unwrap_or(now) < begin;
-        // After a retention that was shorter there are more to a slot: the first ones stay, too, as between those writers took turns.
+    let is_over = |index: usize| times.get(index + 1).copied().unwrap_or(now) < begin;
+    let is_between = |index: usize| {
         let before = index.checked_sub(IN_SLOT_MAX).map(|index| slot(&times[index]));
-        let is_between = before == Some(slot(time)) && times.get(index + 1).map(slot) == Some(slot(time));
-        (is_over || is_between || times.len() - index > KEPT_MAX).then_some(*time)
+        let here = Some(slot(&times[index]));
+        before == here && times.get(index + 1).map(slot) == here
     };
-    times.iter().enumerate().filter_map(is_superfluous).collect()
+    let (over, left): (Vec<usize>, Vec<usize>) = (0..times.len()).partition(|index| is_over(*index));
+    let excess = left.len().saturating_sub(KEPT_MAX);
+    let mut gone = over;
+    if excess > 0 {
+        let (between, others): (Vec<usize>, Vec<usize>) =
+            left.into_iter().partition(|index| is_between(*index));
+        gone.extend(between.into_iter().chain(others).take(excess));
+        gone.sort_unstable();
+    }
+    gone.into_iter().map(|index| times[index]).collect()
 }
 
 fn key(register: &RegisterAddress, since_seconds: u64) -> Key {

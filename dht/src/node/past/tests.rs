@@ -56,11 +56,23 @@ fn what_was_the_newest_at_any_time_of_the_retention_is_there_to_the_slot() {
     }
 }
 
+/// What went wrong: who lengthened the retention after an attack had the nodes forget what was right before it.
 #[test]
-fn a_longer_retention_has_longer_slots_and_of_each_the_first_ones_and_the_last_stay() {
-    let times: Vec<u64> = (0..60).map(|number| NOW + 10 * number).collect();
-    let gone = superfluous(&times, NOW + 600, 7 * DAY);
-    assert_eq!(gone, times[IN_SLOT_MAX..59]);
+fn a_longer_retention_forgets_nothing_of_what_was_kept_under_the_shorter_one() {
+    // As many as there may be, in slots of ten minutes that are within one of two hours.
+    let of_slot = |slot: u64| (0..IN_SLOT_MAX as u64).map(move |number| NOW + 600 * slot + 10 * number);
+    let times: Vec<u64> = (0..12).flat_map(of_slot).collect();
+    for retention in [7, 30, 90] {
+        assert!(superfluous(&times, NOW + 7200, retention * DAY).is_empty(), "{retention} days");
+    }
+}
+
+#[test]
+fn of_more_than_may_be_kept_those_go_first_that_are_neither_the_first_nor_the_last_of_a_slot() {
+    let dense = (0..60).map(|number| NOW + 10 * number);
+    let times: Vec<u64> = dense.chain((1..).map(|slot| NOW + 1000 * slot)).take(KEPT_MAX + 5).collect();
+    let gone = superfluous(&times, NOW, 7 * DAY);
+    assert_eq!(gone, times[IN_SLOT_MAX..IN_SLOT_MAX + 5]);
 }
 
 #[test]
