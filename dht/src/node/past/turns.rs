@@ -74,7 +74,7 @@ impl Turns {
         if from == to {
             return was_first;
         }
-        let part = now_seconds / (slot_length / PARTS).max(1);
+        let part = now_seconds / slot_length.div_ceil(PARTS);
         let is_in_time = self.count < QUICK_MAX || part != self.last_part;
         let is_owners = from == *owner && is_in_time;
         if is_owners {
@@ -82,5 +82,39 @@ impl Turns {
         }
         self.is_first = is_new || (is_owners && next.payload.len() <= SMALL_BYTES_MAX);
         was_first || is_new || is_owners
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reactor::crypto::Identity;
+
+    use super::*;
+    use crate::block_store::RegisterAddress;
+
+    /// Short slots had up to fifteen parts, so more was kept than was to be.
+    #[test]
+    fn of_a_slot_of_any_length_no_more_is_kept_than_is_to_be_whatever_writers_do() {
+        let writers: Vec<Identity> =
+            (1..=WRITERS_MAX as u8 + 1).map(|number| Identity::from_seed(&[number; 32])).collect();
+        let sign = |writer: &Identity| {
+            let register = RegisterAddress([1; 32]);
+            SignedRecord::sign(writer, register, None, None, bytes::Bytes::new())
+        };
+        let records: Vec<SignedRecord> = writers.iter().map(sign).collect();
+        let owner = writers[0].public_key();
+        for slot_length in (1..200).chain([600, 2572, 7715]) {
+            let begin = 1000 * slot_length;
+            // All others enter, and then one takes turns with the owner: at once, and in each second.
+            let entering = (1..records.len()).map(|index| (begin, index));
+            let quick = (0..2 * QUICK_MAX as usize).map(|turn| (begin, turn % 2));
+            let on = (begin..begin + slot_length).flat_map(|now| [(now, 0), (now, 1)]);
+            let (mut turns, mut kept, mut before) = (Turns::default(), 0, 1);
+            for (now, writer) in entering.chain(quick).chain(on) {
+                kept += usize::from(turns.take(&records[before], &records[writer], &owner, now, slot_length));
+                before = writer;
+            }
+            assert!(kept < IN_SLOT_MAX, "{kept} of {slot_length} s, beside the last");
+        }
     }
 }
