@@ -7,6 +7,7 @@
 //! Not here: which values a node keeps ([`crate::node::past`]), and learns from others ([`crate::repair`]).
 
 pub(crate) mod agreed;
+mod listed;
 mod staying;
 mod values;
 
@@ -22,22 +23,23 @@ use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::block_store::{BlockStore, HeaderHash, ReadError, Record, RegisterAddress};
 use crate::client::Client;
 use crate::links::{Failure, Links};
-use crate::message::{ListPast, NodeRetention, PastEntry, ReadPast, Retention};
-use crate::node::past::learned::LEARNED_MAX;
-use crate::node::past::{KEPT_MAX, PAST_LISTED_MAX};
+use crate::message::{NodeRetention, PastEntry, ReadPast, Retention};
 
+pub(crate) use listed::list;
+use listed::{Gap, Listed};
 pub use staying::{Staying, Thin};
 use values::Shown;
 pub use values::{At, LeftOut, Of, Past, Values};
 
-/// A page of a list takes a node some milliseconds, and a second on a cold disk.
+/// A page of a list takes a node some milliseconds, and a second on a cold disk: one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Pages that are asked for of one node: as many as one has that tells the truth and keeps all that it may, of its own and of others.
-const PAGES_MAX: usize = (KEPT_MAX + LEARNED_MAX).div_ceil(PAST_LISTED_MAX - 1) + 1;
-
-/// For how long one node is asked for its list, and for as long again for what no other node shows.
+/// For how long one node is asked for its list, and for as long again for what no other node shows; and by how much longer for each page
+/// that it has answered, and each value that it has shown: who keeps much and goes on answering is waited for. That is 25 minutes at
+/// most, and 40 for what it alone shows.
 const NODE_LIMIT: Duration = Duration::from_secs(120);
+const PAGE_LIMIT: Duration = Duration::from_millis(1500);
+const VALUE_LIMIT: Duration = Duration::from_millis(20);
 
 /// Of what one node alone shows, values that it is asked for at once: of two thousand over a line of a second they take two minutes, of
 /// some 2 KiB each.
@@ -62,11 +64,18 @@ impl<O: Overlay + 'static> Client<O> {
         let genesis = self.membership(register)?.genesis;
         // Before they are asked: what comes meanwhile is no past.
         let newest = self.read(register);
-        let (mut shown, reason) = self.ask_all(|links, contact| list(links, contact, register));
-        if shown.is_empty() {
+        let (listed, reason) = self.ask_all(|links, contact| list(links, contact, register));
+        if listed.is_empty() {
             return Err(ReadError::NoQuorum { answers: 0, needed: 1, reason });
         }
-        let left_out = self.leave_out(register, &genesis, &mut shown);
+        let late = |(contact, listed): &(Contact, Listed)| {
+            let Gap { from_seconds, until_seconds, reason } = listed.gap.clone()?;
+            let of = Of::Within { from_seconds, until_seconds };
+            Some(LeftOut { contact: contact.clone(), of, reason })
+        };
+        let mut left_out: Vec<LeftOut> = listed.iter().filter_map(late).collect();
+        let mut shown = listed.into_iter().map(|(contact, listed)| (contact, listed.entries)).collect();
+        left_out.extend(self.leave_out(register, &genesis, &mut shown));
         let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
         let of = newest.as_ref().ok().and_then(Option::as_ref);
         let values = values::together(&shown, of, now.as_secs());
@@ -199,7 +208,7 @@ struct Looked {
     reason: Option<String>,
 }
 
-/// Has a node show those of its entries whose places are `lone`, in order, some at once. One that is slow, or is not there any more,
+/// Has a node show those of its entries whose places are `lone`, the newest first, some at once. One that is slow, or is not there any more,
 /// does not lie.
 fn verify<O: Overlay>(
     links: &Links<O>,
@@ -236,11 +245,12 @@ fn verify<O: Overlay>(
         for _ in 0..SHOWN_AT_ONCE.min(lone.len()) {
             scope.spawn(|| {
                 let goes_on = || lie.borrow().is_none() && looked.borrow().reason.is_none();
-                while let Some(index) = lone.get(next.get()).filter(|_| goes_on()) {
+                while let Some(index) = lone.iter().rev().nth(next.get()).filter(|_| goes_on()) {
                     next.set(next.get() + 1);
-                    match refuse_late(began) {
-                        Ok(()) => look(*index),
-                        Err(late) => drop(looked.borrow_mut().reason.get_or_insert(late.to_string())),
+                    let shown = seen.borrow().len();
+                    match why_late(began, VALUE_LIMIT, shown) {
+                        None => look(*index),
+                        Some(late) => drop(looked.borrow_mut().reason.get_or_insert(late)),
                     }
                 }
             });
@@ -260,50 +270,11 @@ fn verify<O: Overlay>(
     Ok(looked)
 }
 
-/// Nobody waits longer for one node.
-fn refuse_late(began: Instant) -> Result<(), Failure> {
-    match reactor::now().saturating_duration_since(began) > NODE_LIMIT {
-        true => Err(Failure::Lied(format!("it was not through in {} s", NODE_LIMIT.as_secs()))),
-        false => Ok(()),
-    }
-}
-
-pub(crate) fn list<O: Overlay>(
-    links: &Links<O>,
-    contact: &Contact,
-    register: &RegisterAddress,
-) -> Result<Vec<PastEntry>, Failure> {
-    let began = reactor::now();
-    let mut entries: Vec<PastEntry> = Vec::new();
-    let mut from_seconds = 0;
-    for _ in 0..PAGES_MAX {
-        let page = match links.local(&contact.id) {
-            Some(node) => node.list_past(register, from_seconds).map_err(Failure::Refused)?,
-            None => {
-                let asked = (*register, from_seconds);
-                links.call::<ListPast>(contact, &asked, Bytes::new(), CALL_TIMEOUT)?.0
-            }
-        };
-        if page.len() > PAST_LISTED_MAX {
-            return Err(Failure::Lied("its list is too long".into()));
-        }
-        // What it has now is the last, and from an earlier time if its clock was set back.
-        let kept = &page[..page.len().saturating_sub(1)];
-        let is_in_order = kept.is_sorted_by_key(|entry| entry.since_seconds);
-        if !is_in_order || kept.first().is_some_and(|first| first.since_seconds < from_seconds) {
-            return Err(Failure::Lied("its list goes in circles".into()));
-        }
-        let last = page.iter().map(|entry| entry.since_seconds).max();
-        entries.extend(page);
-        // What can't be read is left out of a page, so a short one need not be the last.
-        match last.and_then(|last| last.checked_add(1)) {
-            Some(next) if next > from_seconds => from_seconds = next,
-            Some(_) => return Err(Failure::Lied("its list goes in circles".into())),
-            None => return Ok(entries),
-        }
-        refuse_late(began)?;
-    }
-    Ok(entries)
+/// Nobody waits longer for one node that has answered so much.
+fn why_late(began: Instant, of_each: Duration, answered: usize) -> Option<String> {
+    let limit = NODE_LIMIT + of_each.saturating_mul(answered as u32);
+    let is_late = reactor::now().saturating_duration_since(began) > limit;
+    is_late.then(|| format!("it was not through in {} s", limit.as_secs()))
 }
 
 pub(crate) fn show<O: Overlay>(
@@ -447,6 +418,42 @@ mod tests {
             let Of::Lone(unseen) = left.of else { panic!("{left:?}") };
             assert_eq!((left.contact.id, past.answers), (network.nodes[keeper].contact.id, 4));
             assert!((100..300).contains(&unseen), "{unseen}");
+        });
+    }
+
+    /// What went wrong: as many as a writer may have kept were listed by nobody in two minutes, and nothing of what came counted.
+    #[test]
+    fn one_that_keeps_much_is_listed_to_its_end_and_of_one_that_is_too_slow_the_newest_is_had() {
+        const COUNT: u64 = 20_000;
+        sim::run(1, SimConfig::default(), |_| {
+            let (network, client, genesis, _) = six_values();
+            let register = genesis.register();
+            let keeper =
+                network.nodes.iter().find(|fake| genesis.index_of(&fake.contact.id) == Some(0)).unwrap();
+            let record =
+                SignedRecord::sign(&Identity::from_seed(&[1; 32]), register, None, None, Bytes::new());
+            let first = crate::node::deletions::now_seconds() - 6 * 3600 - 30 * COUNT;
+            for number in 0..COUNT {
+                keeper.node().put_past(&register, first + 30 * number, record.clone());
+            }
+            let list = || super::listed::list(client.links(), &keeper.contact, &register).unwrap();
+            let times = |listed: &super::Listed| -> Vec<u64> {
+                listed.entries.iter().map(|entry| entry.since_seconds).collect()
+            };
+            keeper.delay.set(super::Duration::from_secs(1));
+            let whole = list();
+            assert!(whole.gap.is_none(), "{:?}", whole.gap);
+            assert!(times(&whole).is_sorted() && whole.entries.len() == COUNT as usize + 6);
+
+            keeper.delay.set(super::Duration::from_secs(10));
+            let part = list();
+            let gap = part.gap.clone().unwrap();
+            let (all, times) = (times(&whole), times(&part));
+            assert!(times.is_sorted() && (1000..3000).contains(&times.len()), "{}", times.len());
+            let outside = |time: &u64| !(gap.from_seconds..gap.until_seconds).contains(time);
+            let had: Vec<u64> = times.into_iter().filter(outside).collect();
+            assert_eq!(had, all.into_iter().filter(outside).collect::<Vec<_>>());
+            assert!(had.len() > 500);
         });
     }
 

@@ -43,8 +43,11 @@ pub(crate) fn agreed(shown: &[(NodeId, Vec<PastEntry>)], needed: usize, now_seco
     let mut claims: BTreeMap<(u64, HeaderHash), Vec<Claim>> = BTreeMap::new();
     for (node, entries) in shown {
         let mut seen = BTreeSet::new();
-        for PastEntry { since_seconds, version, header_hash, is_proved, .. } in entries.iter().rev() {
-            // Of one that it shows twice, when it had it at the latest: it may have the earlier time from one that lies.
+        let (said, heard): (Vec<_>, Vec<_>) = entries.iter().rev().partition(|entry| !entry.is_proved);
+        for PastEntry { since_seconds, version, header_hash, is_proved, .. } in said.into_iter().chain(heard)
+        {
+            // Of one that it shows twice, what it says itself, and when it had it at the latest: it may have the earlier time from one
+            // that lies.
             if seen.insert((*version, *header_hash)) {
                 let claims = claims.entry((*version, *header_hash)).or_default();
                 claims.push((*node, *since_seconds, *is_proved));
@@ -141,6 +144,14 @@ mod tests {
         assert!(!told[0].is_agreed);
         let told = agreed(&[liar, node(4, &[(1, 1, 7)])], 2, 5000);
         assert!(told[0].is_agreed);
+    }
+
+    #[test]
+    fn who_heard_of_what_it_accepted_itself_is_a_witness_of_it() {
+        let mut twice = node(2, &[(1, 1, 2000), (1, 1, 3000)]);
+        twice.1[1].is_proved = true;
+        let told = agreed(&[node(1, &[(1, 1, 2000)]), twice], 2, 5000);
+        assert!(told[0].is_agreed && told[0].times == [2000], "{told:?}");
     }
 
     #[test]

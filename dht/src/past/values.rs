@@ -47,6 +47,8 @@ pub struct Past {
     pub(super) is_stray: bool,
     /// Which nodes show it, and under which time.
     pub(super) shown_by: Vec<(Contact, u64)>,
+    /// How many of these only heard of it, and say neither that it was chosen nor when it was ([`PastEntry::is_proved`]).
+    pub(super) heard_count: usize,
 }
 
 impl Past {
@@ -60,12 +62,13 @@ impl Past {
             perhaps_since_seconds: 0,
             is_stray: false,
             shown_by: Vec::new(),
+            heard_count: 0,
         }
     }
 
-    /// How many nodes show it.
+    /// How many nodes say that it was the newest. One that keeps it by the word of another alone is none.
     pub fn node_count(&self) -> usize {
-        self.shown_by.len()
+        self.shown_by.len() - self.heard_count
     }
 }
 
@@ -100,6 +103,13 @@ pub enum Of {
     All,
     /// So many values that no other node shows, and that it did not show in time.
     Lone(usize),
+    /// Some of what it had between these times, in seconds since 1970, as its list did not come to the end.
+    Within {
+        /// Since when.
+        from_seconds: u64,
+        /// Until when.
+        until_seconds: u64,
+    },
 }
 
 /// What a register was at some time.
@@ -163,8 +173,11 @@ pub(super) fn together(shown: &[Shown], newest: Option<&Record>, now_seconds: u6
         values.insert((*version, header_hash.0), Past::new(*version, *header_hash, *writer));
     }
     for (node, entries) in shown {
-        for (index, entry) in entries.iter().enumerate() {
-            let PastEntry { since_seconds, version, header_hash, writer, .. } = entry;
+        // Of what a node shows twice, what it says itself counts.
+        let (said, heard): (Vec<_>, Vec<_>) =
+            entries.iter().enumerate().partition(|(_, entry)| !entry.is_proved);
+        for (index, entry) in said.into_iter().chain(heard) {
+            let PastEntry { since_seconds, version, header_hash, writer, is_proved } = entry;
             // What came meanwhile is no past, nor is what was never chosen.
             let is_past = newest.is_none_or(|now| *version < now.version || *header_hash == now.header_hash);
             if !is_past {
@@ -177,6 +190,7 @@ pub(super) fn together(shown: &[Shown], newest: Option<&Record>, now_seconds: u6
                     && index + 1 == entries.len()
                     && newest.is_some_and(|newest| newest.header_hash != *header_hash);
                 value.shown_by.push((node.clone(), *since_seconds));
+                value.heard_count += usize::from(*is_proved);
             }
         }
     }
@@ -209,7 +223,8 @@ fn spans(shown: &[Shown], versions: &[u64], now_seconds: u64) -> Vec<(u64, u64)>
 /// What one node says of each version: between when it had an earlier one, or this, and when it had a later one, or this. If that is
 /// no span, its clock was set, and it was somewhen between.
 fn said_by(entries: &[PastEntry], versions: &[u64], now_seconds: u64) -> Vec<(u64, u64)> {
-    let is_over = |entry: &&PastEntry| entry.since_seconds <= now_seconds;
+    // Of what it only heard of it does not know when that was: it keeps it under the last second before what came after.
+    let is_over = |entry: &&PastEntry| entry.since_seconds <= now_seconds && !entry.is_proved;
     let mut times: Vec<(u64, u64)> =
         entries.iter().filter(is_over).map(|entry| (entry.version, entry.since_seconds)).collect();
     times.sort_unstable();

@@ -5,6 +5,7 @@
 //! as one of them does not answer, or shows what counts as told by too few, they are asked again, ever more rarely: who does not
 //! answer may be gone for good, and others may have yet to learn themselves.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -162,14 +163,15 @@ impl<O: Overlay + 'static> Repair<O> {
             match known.get(&value.header_hash) {
                 _ if over.contains(&index) => {}
                 Some(Known { since_seconds: since, is_proved }) => {
+                    let mut since = *since;
                     if *is_proved {
-                        self.node.agree_on_past(register, *since)?;
+                        since = self.node.agree_on_past(register, since, &value.times)?;
                     }
                     // What it is now this node may have been given only when it came to keep it.
-                    if let [since] = value.times[..] {
-                        self.node.learn_since(register, &value.header_hash, since)?;
+                    if let [told] = value.times[..] {
+                        self.node.learn_since(register, &value.header_hash, told)?;
                     }
-                    had.insert(index, *since);
+                    had.insert(index, since);
                 }
                 None => missing.push(index),
             }
@@ -288,13 +290,20 @@ impl<O: Overlay + 'static> Repair<O> {
         let others: BTreeSet<NodeId> =
             membership.members().iter().chain(former).copied().filter(|id| *id != self.node.own()).collect();
         let shown: RefCell<Vec<(NodeId, Vec<PastEntry>)>> = RefCell::default();
+        let are_whole = Cell::new(true);
         reactor::scope(|scope| {
             for id in &others {
-                let shown = &shown;
+                let (shown, are_whole) = (&shown, &are_whole);
                 scope.spawn(move || {
                     let Some(contact) = self.contact_of(id) else { return };
                     match list(&self.links, &contact, register) {
-                        Ok(entries) => shown.borrow_mut().push((*id, entries)),
+                        Ok(listed) => {
+                            if let Some(gap) = listed.gap {
+                                are_whole.set(false);
+                                tracing::debug!(%register, node = %contact, "it does not tell all of what it was: {gap:?}");
+                            }
+                            shown.borrow_mut().push((*id, listed.entries));
+                        }
                         Err(failure) => {
                             tracing::debug!(%register, node = %contact, "it does not tell what it was: {failure}");
                         }
@@ -303,7 +312,7 @@ impl<O: Overlay + 'static> Repair<O> {
             }
         });
         let shown = shown.into_inner();
-        let is_complete = shown.len() == others.len();
+        let is_complete = shown.len() == others.len() && are_whole.get();
         (shown, is_complete)
     }
 

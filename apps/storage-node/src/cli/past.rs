@@ -41,12 +41,15 @@ Examples:
   storage-node past ./drive/band              of a space
   storage-node past --json | jq -r '.past[-1].id'
 
-Each line is a state in which the drive, or the space, was within the retention: what to call it, since when (UTC, by the nodes' clocks), the version,
-who stored it, and how many nodes say so. The nodes keep the last of each thousandth of the retention, which is ten minutes of a
-week. Where somebody else writes they keep what there was before that, and the first that he wrote: of each writer once in those ten
-minutes, and of those after the owner eight times, and then once in an eighth of it. So after somebody wrecked it, look for his
-first state: what stands right above it is from before; states of the owner's below it may be made of what he left. What is
-in a state, its writer's key has signed; when it was, only the nodes say, and one of them alone may lie.";
+Each line is a state in which the drive, or the space, was within the retention: what to call it, since when (UTC, by the nodes'
+clocks), the version, who stored it, and how many nodes say so, those not counted that only heard of it from one other. The nodes
+keep the last of each thousandth of the retention, which is ten minutes of a week. Where somebody else writes they keep what there
+was before that, and the first that he wrote: of each writer once in those ten minutes, for five writers, and of those after the
+owner eight times, and then once in an eighth of it. So after somebody wrecked it, look for the first state of his that is bad: what
+stands right above it is from before. Not all of his are listed: none of more than 8 KiB but his first in those ten minutes, and not
+each once he was there more than eight times. So an attack may lie between two states of the owner's, and those below it be made of
+what was left: look into them (`mount --at`), from the older ones on. What is in a state,
+its writer's key has signed; when it was, only the nodes say, and one of them alone may lie.";
 
 /// Options of `past`.
 #[derive(Debug, Args)]

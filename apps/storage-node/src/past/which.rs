@@ -158,6 +158,12 @@ pub(crate) fn tell_left_out(values: &Values) {
     for LeftOut { contact, of, reason } in &values.left_out {
         let what = match of {
             Of::All => format!("what the node {} says of the past does not count", contact.id),
+            Of::Within { from_seconds, until_seconds } => format!(
+                "some states that the node {} had between {} and {} are left out, for it did not list all",
+                contact.id,
+                civil(*from_seconds),
+                civil(*until_seconds)
+            ),
             Of::Lone(count) => format!(
                 "{count} states that no node but {} shows are left out, for it did not show all in time",
                 contact.id

@@ -152,7 +152,8 @@ impl Node {
         Ok(second)
     }
 
-    /// Takes it that a value that was only proved counts: as many have said so since as count.
+    /// Takes it that a value that was only proved counts: as many have said so since as count. From then on it is shown under the
+    /// `times` that they say, one or two, and no more as from right before what came after it. Returns the last second under which it is shown.
     ///
     /// # Errors
     /// If the store fails.
@@ -163,15 +164,29 @@ impl Node {
         &self,
         register: &RegisterAddress,
         since_seconds: u64,
-    ) -> Result<(), Refusal> {
+        times: &[u64],
+    ) -> Result<u64, Refusal> {
         self.refuse_if_withdrawn()?;
         let slot = self.registers.slot(register);
         let _state = slot.lock();
-        let Some(kept) = self.read_in(Kind::LEARNED_PAST, register, since_seconds)? else { return Ok(()) };
-        let kept = Kept { is_proved: false, ..kept };
-        let key = key_in(Kind::LEARNED_PAST, register, since_seconds);
-        let put = || self.store.enqueue(&key, to_envelope(&kept).into())?.wait();
-        reactor::uninterruptible(put).map_err(refusal_of)
+        let Some(kept) = self.read_in(Kind::LEARNED_PAST, register, since_seconds)? else {
+            return Ok(since_seconds);
+        };
+        let latest = times.last().copied().unwrap_or(since_seconds);
+        let kept = Kept { is_proved: false, since_seconds: latest, ..kept };
+        let (mut second, mut stays) = (since_seconds, times.is_empty());
+        for time in times {
+            // Where it is kept from then on already, that may be under this very second.
+            second = self.free_second(register, *time, &kept.record)?.unwrap_or(since_seconds);
+            stays |= second == since_seconds;
+            let key = key_in(Kind::LEARNED_PAST, register, second);
+            let put = || self.store.enqueue(&key, to_envelope(&kept).into())?.wait();
+            reactor::uninterruptible(put).map_err(refusal_of)?;
+        }
+        if !stays {
+            self.store.remove(&key_in(Kind::LEARNED_PAST, register, since_seconds)).map_err(refusal_of)?;
+        }
+        Ok(second)
     }
 
     /// Takes it that a register has been what it is since that time, by the word of others, if it still is that and this node came to

@@ -184,3 +184,26 @@ fn clocks_that_are_right_may_differ_by_a_little_and_outvote_a_liar_still() {
     // What overlaps needs no such leave.
     assert_eq!(common([(0, 10), (5, 15), (100, 100)].into_iter()), Some((5, 10)));
 }
+
+/// What went wrong: two that had learned a value from its one keeper, and did not know when it was, outvoted that one.
+#[test]
+fn who_only_heard_of_a_value_neither_counts_nor_says_when_it_was() {
+    let mut shown = shown(&[
+        &[(8, 800), (9, 1000), (10, 1800)],
+        &[(8, 800), (9, 1799), (10, 1800)],
+        &[(8, 800), (9, 1799), (10, 1800)],
+    ]);
+    shown[1..].iter_mut().for_each(|(_, entries)| entries[1].is_proved = true);
+    let of_three = values(&shown, 10);
+    let value = &of_three.values[1];
+    assert_eq!((value.version, value.node_count(), value.shown_by.len()), (9, 1, 3));
+    assert_eq!((value.perhaps_since_seconds, value.since_seconds), (1000, 1000));
+    assert_eq!((was(&of_three, 900), was(&of_three, 1400)), (Some(8), Some(9)));
+    // Without its one witness nobody knows when it was.
+    shown.remove(0);
+    let of_two = values(&shown, 10);
+    assert_eq!((of_two.values[1].node_count(), of_two.values[1].shown_by.len()), (0, 2));
+    assert!(
+        matches!(of_two.at(1400), At::Between(Some(least), most) if (least.version, most.version) == (8, 9))
+    );
+}
