@@ -285,7 +285,7 @@ impl Volume {
     /// Keeps in the journal what the nodes did not take.
     fn spill(&self, cause: Errno) -> Ending {
         let cause = self.state.borrow().cause(cause);
-        let Pending { bytes, file_count, memory_bytes, memory_file_count, .. } = self.pending();
+        let Pending { bytes, file_count, memory_bytes, .. } = self.pending();
         let Some(journal) = &self.journal else {
             let journal = "there is no journal".into();
             return Ending::Lost { bytes, cause, journal };
@@ -294,15 +294,16 @@ impl Volume {
         // What it has is there already, be it as an earlier mount left it, and what it lacks is added: to write all of it anew would
         // need room for that. Of whoever is shut out it has content, too, that is only pointed to here by now, and that the nodes do
         // not give back.
-        let is_kept = {
+        let (is_kept, is_noted) = {
             let durability = &self.state.borrow().durability;
-            durability.is_kept(durability.newest())
+            let newest = durability.newest();
+            (durability.is_kept(newest), durability.is_noted(newest))
         };
         let written = if is_kept { Ok(()) } else { self.write_group(journal, &mut files) };
         match written {
             Ok(()) => Ending::InJournal { bytes, file_count, cause },
-            // All of it was noted before, and that stays as it is.
-            Err(error) if memory_file_count == 0 => {
+            // All of it was noted before, names as well as files, and that stays as it is.
+            Err(error) if is_noted => {
                 tracing::warn!(%error, "what waits is in the journal, but may not outlive a power cut there");
                 Ending::InJournal { bytes, file_count, cause }
             }
