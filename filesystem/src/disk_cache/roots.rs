@@ -180,14 +180,22 @@ pub(super) fn version_in(directory: &Path, client: &str, key: &[u8; 32], registe
     decode(key, register, &bytes).map_or(0, |record| record.version)
 }
 
-/// Removes all of this register: an older state was accepted, and none of them is to come back.
+/// Removes all of this register: an older state was accepted, and none of them is to come back. A [`Newest`] is emptied and stays: a
+/// process that has it open goes on writing into it.
 ///
 /// # Suspends
 ///
 /// Until they are gone.
 pub(super) fn forget(directory: &Path, register: &RegisterAddress) -> io::Result<()> {
     for path in paths(directory, register)? {
-        match fs::remove_file(path) {
+        let removed = match is_newest(&path, register) {
+            true => OpenOptions::new().write(true).open(path).and_then(|file| {
+                file.set_len(0)?;
+                file.sync_all()
+            }),
+            false => fs::remove_file(path),
+        };
+        match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -281,8 +289,14 @@ mod tests {
                 }
                 std::fs::write(&file, whole).unwrap();
             }
+            // One that has it open meanwhile goes on.
+            let mut open = Newest::open(path, "client", &key, &register).unwrap();
             forget(path, &register).unwrap();
             assert_eq!(newest(path, &key, &register).unwrap(), None);
+            for version in [3, 4, 5] {
+                open.write(&key, &register, &record(version)).unwrap();
+                assert_eq!(newest(path, &key, &register).unwrap(), Some(record(version)));
+            }
         });
     }
 }

@@ -11,8 +11,9 @@
 //! once where no node at all is left to ask. It is one volume's store: one register is asked for through it.
 //!
 //! What is published is answered once the cache has it, with its root: whoever is told that it is stored, and is killed the next moment,
-//! finds it at a start without the nodes. Where the cache can't have it (another process takes in, its disk fails) it is answered all the
-//! same, and such a start tells that it is older.
+//! finds it at a start without the nodes. Where the cache can't have it (another process takes in, its disk fails or has too little room) it
+//! is answered all the same. A start tells then that it is older once the mark of what was seen is written, some two seconds
+//! later (it waits for no block); one that comes sooner does not know of it.
 
 use std::cell::Cell;
 use std::ops::Range;

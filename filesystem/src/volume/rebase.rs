@@ -324,14 +324,21 @@ impl Volume {
     }
 }
 
+/// Of how many copies each is told: what was done offline may be in conflict by the ten thousands.
+const CONFLICTS_TOLD_MAX: usize = 20;
+
 /// Tells of the copies that were made of what both sides had changed: whoever does not list the directory would not hear of them.
 fn tell_of_conflicts(merged: &Merged, author: &str) {
-    for (name, copy) in &merged.conflicts {
+    let more = merged.conflicts.len().saturating_sub(CONFLICTS_TOLD_MAX);
+    for (name, copy) in merged.conflicts.iter().take(CONFLICTS_TOLD_MAX) {
         tracing::warn!(
             "{:?} was changed here and elsewhere (the drive was last stored by {}): what was made of it here is {:?}, beside it",
             Shown::of(name),
             Shown::of(author),
             Shown::of(copy)
         );
+    }
+    if more > 0 {
+        tracing::warn!("{more} more were changed here and elsewhere: look for \"(conflict\" in names");
     }
 }
