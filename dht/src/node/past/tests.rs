@@ -422,3 +422,25 @@ fn what_is_over_goes_also_where_nothing_is_accepted_any_more() {
         assert_eq!(story.past(), all[3..]);
     });
 }
+
+/// What went wrong: from then on it told others, as a witness, a time that nobody had said.
+#[test]
+fn what_was_only_heard_of_moves_to_when_it_was_as_soon_as_enough_say_so() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        let heard = story.commit(OWNER, b"heard of");
+        let times = |agreed: &[u64]| {
+            let story = Story::new(7 * DAY);
+            let (node, register) = (&story.node, story.register());
+            let second = node.learn_past(&register, NOW + 1799, NOW + 1799, &heard, true).unwrap();
+            let last = node.agree_on_past(&register, second, agreed).unwrap();
+            let listed = node.list_past(&register, 0).unwrap();
+            assert!(listed.iter().all(|entry| !entry.is_proved && entry.header_hash == heard.hash()));
+            assert_eq!(listed.last().map(|entry| entry.since_seconds), Some(last));
+            listed.iter().map(|entry| entry.since_seconds).collect::<Vec<_>>()
+        };
+        for agreed in [&[NOW][..], &[NOW, NOW + 900], &[NOW, NOW + 1799], &[NOW + 1799]] {
+            assert_eq!(times(agreed), agreed);
+        }
+    });
+}
