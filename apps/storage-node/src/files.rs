@@ -57,7 +57,7 @@ pub(crate) fn save<T: Kind>(path: &Path, content: &T) -> Result<(), Failure> {
     if text.len() as u64 > FILE_SIZE_BYTES_MAX {
         let error = io::Error::new(
             io::ErrorKind::FileTooLarge,
-            "there is too much to remember in it: nothing was changed",
+            "there is too much to remember in it, and it stays as it was: remove spaces, groups or members that are no more",
         );
         return Err(Failure::file(path, error));
     }

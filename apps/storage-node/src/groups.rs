@@ -37,8 +37,8 @@ use crate::process;
 use crate::roll::{LetIn, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 use crate::space_lists::{Expanded, Guests, Turn};
+pub(crate) use register::{agree, find, forget, learn, look, note, note_spaces, unnote};
 use register::{change, refused, take_out};
-pub(crate) use register::{find, forget, learn, look, note, note_spaces, unnote};
 
 /// What their register is called.
 pub(crate) const WHAT: &str = "the register of the groups";
@@ -158,7 +158,9 @@ pub(crate) fn known<'a>(
     names: impl IntoIterator<Item = &'a String>,
 ) -> Result<Groups, Failure> {
     learn(sharer).or_else(|failure| {
-        let roll = Roll::read(sharer.home)?;
+        let mut roll = Roll::read(sharer.home)?;
+        // Of one that was only found nothing is known.
+        roll.groups = roll.groups.take().filter(|entry| entry.version > 0);
         let may_be_a_groups = |name: &String| !name.bytes().all(|byte| byte.is_ascii_hexdigit());
         match roll.groups {
             Some(_) => warn(format_args!("of the groups this home goes by what it knew last: {failure}")),

@@ -272,8 +272,8 @@ fn not_kept(version: u64, versions: &[u64]) -> Option<String> {
         _ => format!("versions {first} to {last}"),
     };
     Some(format!(
-        "that is the newest that is kept, of version {version}, and may not be what it was last: of {which}, which came then, nobody keeps what \
-         they were"
+        "that is the newest that is kept, of version {version}, and may not be what it was last: of {which}, which came then, no node that \
+         answers keeps what they were"
     ))
 }
 

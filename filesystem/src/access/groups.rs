@@ -496,9 +496,20 @@ impl Groups {
     /// is in it again who was taken out. Its epoch is above those states'. Each list is looked at by what is known before any of them
     /// narrows anything. Returns who was left out.
     pub fn narrow(&mut self, lists: &[ListedBy]) -> Vec<LeftOut> {
+        let before = self.clone();
+        let is_newer = |list: &ListedBy| before.get(list.id).is_some_and(|group| group.epoch < list.epoch);
+        self.narrow_by(lists.iter().filter(|list| is_newer(list)))
+    }
+
+    /// As [`narrow`](Groups::narrow), by all of these lists, whatever states they stand for: where two registers counted these, which of
+    /// them is the newer one no number says.
+    pub fn narrow_by_all(&mut self, lists: &[ListedBy]) -> Vec<LeftOut> {
+        self.narrow_by(lists.iter())
+    }
+
+    fn narrow_by<'a>(&mut self, lists: impl Iterator<Item = &'a ListedBy>) -> Vec<LeftOut> {
         let (before, mut left_out) = (self.clone(), Vec::new());
-        let is_newer = |list: &&ListedBy| before.get(list.id).is_some_and(|group| group.epoch < list.epoch);
-        for list in lists.iter().filter(is_newer) {
+        for list in lists {
             let within = before.within(&[list.id]);
             for group in self.groups.iter_mut().filter(|group| within.contains(&group.id)) {
                 for key in group.people.iter().filter(|key| !list.people.contains(key)) {

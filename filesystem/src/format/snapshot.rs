@@ -70,11 +70,9 @@ pub fn check_snapshot_name(name: &str) -> Result<(), &'static str> {
 
 impl SnapshotRecord {
     /// Whether this one of a space was taken along with `of_drive`, the drive's of the same name. A name alone does not say that: anybody may
-    /// have given it to one of the space's for another reason. Those of policies are named by their hour, day, week or month.
+    /// have given it to one of the space's for another reason; and those of policies are taken when something first changes in their hour,
+    /// day, week or month, which may be weeks later in a space.
     pub fn is_along_with(&self, of_drive: &SnapshotRecord) -> bool {
-        if (self.origin, of_drive.origin) == (SnapshotOrigin::Policy, SnapshotOrigin::Policy) {
-            return true;
-        }
         // The drive's comes first.
         let latest = of_drive.taken.seconds.saturating_add(ALONG_SECONDS);
         self.taken >= of_drive.taken && self.taken.seconds <= latest
@@ -181,7 +179,8 @@ mod tests {
         let is_along = |seconds, origin, of_drive| at(seconds, origin).is_along_with(&at(10_000, of_drive));
         assert!(is_along(10_000, asked, asked) && is_along(10_000 + ALONG_SECONDS, asked, asked));
         assert!(!is_along(9_999, asked, asked) && !is_along(10_001 + ALONG_SECONDS, asked, asked));
-        assert!(is_along(9_000, policy, policy) && !is_along(9_000, policy, asked));
+        assert!(is_along(10_005, policy, policy) && !is_along(9_000, policy, policy));
+        assert!(!is_along(10_001 + ALONG_SECONDS, policy, policy), "of the same month, and weeks later");
     }
 
     #[test]

@@ -152,7 +152,7 @@ struct Place {
 ///
 /// # Suspends
 /// Until it is known.
-pub(super) fn agree(sharer: &Sharer<'_>) -> Result<(), Failure> {
+pub(crate) fn agree(sharer: &Sharer<'_>) -> Result<(), Failure> {
     let Some(entry) = entry(sharer)?.filter(|entry| entry.version > 0) else { return Ok(()) };
     let known = entry.genesis()?;
     let named = sharer.name_groups(&known, None)?;

@@ -2,7 +2,9 @@
 //!
 //! Two registers there are where a home that had not heard of the first made another, since somebody who may write to the drive had taken
 //! away that its root says where they are. The one that the root names is gone on with, and gets what this home knows beside: groups are
-//! told by their ids, so that none is taken for another. The other homes say the same, and come to the same register.
+//! told by their ids, so that none is taken for another. The other homes say the same, and come to the same register. Which of two states of
+//! a group is the newer one no number says, as each register counts its own: nobody is in it by one of them alone, nor if the list of a
+//! space that has the group has him off.
 //!
 //! A register is lost with the nodes that keep it. What this home knows of it goes into a new one then, if its owner says so: what was
 //! changed since, this home can't know. But the lists of its spaces are read before, and say of newer states who was in them: nobody is in
@@ -47,18 +49,26 @@ pub(super) fn restore(sharer: &Sharer<'_>, anew: bool) -> Result<(), Failure> {
             found.groups
         }
         (Some(other), false) => {
+            // What this home remembers of its own is no proof of who is in there still.
+            let known = read(sharer, &own)?.groups;
             let found = read(sharer, &other)?;
-            put_together(sharer, &other, found, &known)?
+            put_together(sharer, &other, found, &known, &lists(sharer, &turn)?)?
         }
         (other, true) => {
             // What can be had of either; what is newer in the one that this home knows counts whole.
             if let Ok(found) = read(sharer, &own) {
                 known = found.groups;
             }
-            if let Some(Ok(found)) = other.as_ref().map(|other| read(sharer, other)) {
-                tell_left_out(known.take_in(&found.groups));
+            let lists = lists(sharer, &turn)?;
+            match other.as_ref().map(|other| read(sharer, other)) {
+                Some(Ok(found)) => {
+                    tell_left_out(known.take_in(&found.groups));
+                    tell_left_out(known.narrow_by_all(&lists));
+                }
+                _ => tell_left_out(known.narrow(&lists)),
             }
-            tell_left_out(known.narrow(&lists(sharer, &turn)?));
+            // Whoever goes by the lost one, or has it named again, makes no list any more that has a group of these.
+            known.rise_far(&Groups::default());
             let genesis = sharer.new_register(new_salt(&sharer.network.volume_salt.0))?;
             let found = read(sharer, &genesis)?;
             let record = swap(sharer, &found, &known)?
@@ -92,9 +102,12 @@ fn put_together(
     genesis: &Signed<Genesis>,
     found: Found,
     known: &Groups,
+    lists: &[ListedBy],
 ) -> Result<Groups, Failure> {
-    let mut groups = found.groups.clone();
-    let left_out = groups.take_in(known);
+    // Names are this home's: what had one once, and was deleted here, does not take it from what has it now.
+    let mut groups = known.clone();
+    let mut left_out = groups.take_in(&found.groups);
+    left_out.extend(groups.narrow_by_all(lists));
     let record = swap(sharer, &found, &groups)?.ok_or_else(|| {
         failed("another machine of yours has just changed them, and nothing of this was done")
     })?;
@@ -102,7 +115,16 @@ fn put_together(
     let names: Vec<&str> = groups.all().iter().map(|group| group.name.as_str()).collect();
     say(format_args!("the groups are one again: {}", names.join(", ")));
     tell_left_out(left_out);
-    say("in a group that was in both is who was in it in both: look who that is, with `group list`");
+    let come = groups.all().iter().filter(|group| known.get(group.id).is_none());
+    for group in come {
+        say(format_args!(
+            "the group {} is of the other register alone: it may be one that was deleted (`group delete {}`)",
+            group.name, group.name
+        ));
+    }
+    say(
+        "in a group that was in both is who was in it in both, and on each list that has it by it: look who that is, with `group list`",
+    );
     Ok(groups)
 }
 

@@ -244,6 +244,18 @@ impl<'a> Saying<'a> {
         let guests = Expanded::of(&wished, &groups);
         let mut list = next_list(&before, &guests, entry.number, &roll.members, &own, is_revoked)
             .map_err(|error| error.to_string())?;
+        let is_let_in_by_a_group = |change: &AccessChange| {
+            !change.by.is_empty() && before.present().all(|there| there.key != change.key)
+        };
+        if list.present().any(is_let_in_by_a_group) {
+            // By groups that the drive's root does not name another home may have him out of: it would be said nowhere here.
+            groups::agree(self.sharer).map_err(|failure| {
+                format!(
+                    "somebody would be let in by a group, and which groups are in force is not known: {}",
+                    reason_of(&failure)
+                )
+            })?;
+        }
         if entry.is_given_up {
             // By its number other copies of the home know that it is given up no more.
             list.number = list.number.max(entry.number + 1);

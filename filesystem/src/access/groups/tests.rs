@@ -229,6 +229,29 @@ fn a_state_that_is_lost_lets_nobody_in_again_whom_it_had_out_in_whatever_order_l
     assert!(now.get(family).unwrap().epoch > epoch + 5 && now.check().is_ok());
 }
 
+/// Taking another register's state in raises the epoch, up to that of a list by which somebody is out.
+#[test]
+fn of_two_states_nobody_is_in_whom_a_list_has_out_whatever_state_the_list_is_of() {
+    let mut own = Groups::default();
+    let family = own.create("family").unwrap();
+    for number in [1, 2] {
+        own.add(family, &who(number)).unwrap();
+    }
+    let mut other = own.clone();
+    other.add(family, &who(3)).unwrap();
+    let people = [key(1)].into();
+    let list = ListedBy { id: family, epoch: own.get(family).unwrap().epoch + 1, people };
+    assert_eq!(own.take_in(&other).len(), 1);
+    assert!(own.get(family).unwrap().epoch >= list.epoch, "by numbers alone it would tell nothing new");
+    assert_eq!(own.clone().narrow(std::slice::from_ref(&list)), []);
+    let left_out = own.narrow_by_all(std::slice::from_ref(&list));
+    assert_eq!((own.people_of(family), left_out.len()), ([key(1)].into(), 1));
+    assert!(own.get(family).unwrap().epoch > list.epoch && own.check().is_ok());
+    let before = own.clone();
+    own.rise_far(&Groups::default());
+    assert!(own.get(family).unwrap().epoch > before.get(family).unwrap().epoch + u64::from(u32::MAX));
+}
+
 #[test]
 fn a_name_is_what_people_can_type_and_terminals_show() {
     for fine in ["family", "ann@home", "Änne-2", &"x".repeat(NAME_SIZE_MAX)] {
