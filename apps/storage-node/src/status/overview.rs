@@ -1,6 +1,6 @@
 //! What `status` finds, put together from what each node says: pure.
 //!
-//! Not here: asking them ([`super::asking`]), whether they can be done without ([`super::health`]), and the words ([`super::render`]).
+//! Not here: asking them (`asking.rs`), whether they can be done without (`health.rs`), and the words (`render.rs`).
 
 use std::net::SocketAddr;
 
