@@ -244,8 +244,10 @@ impl<'a> Saying<'a> {
         let guests = Expanded::of(&wished, &groups);
         let mut list = next_list(&before, &guests, entry.number, &roll.members, &own, is_revoked)
             .map_err(|error| error.to_string())?;
+        // Or may do more.
         let is_let_in_by_a_group = |change: &AccessChange| {
-            !change.by.is_empty() && before.present().all(|there| there.key != change.key)
+            let may_already = |there: &AccessChange| there.key == change.key && there.access >= change.access;
+            !change.by.is_empty() && !before.present().any(may_already)
         };
         if list.present().any(is_let_in_by_a_group) {
             // By groups that the drive's root does not name another home may have him out of: it would be said nowhere here.
